@@ -1,0 +1,431 @@
+//! The state of one channel, and the calls of the application.
+
+mod input;
+mod output;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tracing::debug;
+
+use crate::config::Config;
+use crate::credit;
+use crate::error::{CloseCode, StreamCode, UsageError};
+use crate::frame::{EOM, FIN, MAX_BODY, StreamId, StreamKind};
+use crate::liveness::Liveness;
+use crate::queue::Queues;
+use crate::replay::Ring;
+use crate::scheduler::{Class, Scheduler};
+use crate::stream::{Flags, RxState, Side, Slot, TxState};
+use crate::table::Table;
+use crate::time::Timestamp;
+
+/// Most bytes that one call of [`Channel::send`] takes.
+const MAX_CHUNK: usize = 16 * 1024 * 1024;
+
+/// The application's own name for a stream; the channel hands it back and never looks at it.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Token(pub u32);
+
+/// What ends behind a piece of data.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Nothing.
+    None,
+    /// A part of the exchange.
+    Part,
+    /// The part and the stream's half with it.
+    Stream,
+}
+
+impl End {
+    const fn to_flags(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Part => EOM,
+            Self::Stream => EOM | FIN,
+        }
+    }
+
+    const fn from_flags(flags: u8) -> Self {
+        match flags & (FIN | EOM) {
+            0 => Self::None,
+            EOM => Self::Part,
+            _ => Self::Stream,
+        }
+    }
+}
+
+/// What the channel tells the application, in the order in which it happened.
+pub trait Application {
+    /// The peer opened the stream `id`. The returned token names it from now on; the application
+    /// owes a [`Channel::release`].
+    fn opened(&mut self, id: StreamId, kind: StreamKind) -> Token;
+    /// Data arrived. It used up credit, which [`Channel::consume`] gives back to the peer.
+    fn data(&mut self, stream: Token, data: Bytes, end: End);
+    /// The peer abandoned its sending half: nothing more will arrive.
+    fn reset(&mut self, stream: Token, code: StreamCode);
+    /// The peer wants no more data: the sending half is closed, its queue dropped.
+    fn stopped(&mut self, stream: Token, code: StreamCode);
+    /// A full send queue has room again; only after [`Channel::has_room`] said no.
+    fn writable(&mut self, stream: Token);
+    /// Both halves have ended and the id means nothing any more. Not called after a release.
+    fn retired(&mut self, stream: Token);
+    /// More streams may be opened than before.
+    fn tickets(&mut self);
+    /// The peer takes no new streams; those under way may go on for `grace`.
+    fn draining(&mut self, code: CloseCode, grace: Duration);
+    /// The peer closed the channel.
+    fn closed(&mut self, code: CloseCode, text: &str);
+}
+
+/// Totals of a channel's life and its present size.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Plaintext bytes of whole frames received.
+    pub bytes_received: u64,
+    /// Plaintext bytes of frames handed out for writing.
+    pub bytes_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Batches handed out for writing.
+    pub batches_sent: u64,
+    /// Streams that this end opened.
+    pub opened: u64,
+    /// Streams that the peer opened.
+    pub accepted: u64,
+    /// Streams live now, of either initiator.
+    pub live: u32,
+    /// Accepted streams that have ended but whose handler has not.
+    pub unfinished: u64,
+    /// Bytes encoded and not acknowledged.
+    pub ring_bytes: u64,
+    /// Bytes in send queues.
+    pub queued_bytes: u64,
+    /// Smoothed round-trip time, once measured.
+    pub rtt: Option<Duration>,
+}
+
+/// A frame of a stream that has to go out before data.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    Credit,
+    Reset(StreamCode),
+    Stop(StreamCode),
+}
+
+/// One end of a channel.
+///
+/// Feed it received bytes with [`handle_input`](Self::handle_input) and the time with
+/// [`handle_timeout`](Self::handle_timeout); then drain [`poll_output`](Self::poll_output) until it
+/// says that there is nothing to write, and come back at [`next_deadline`](Self::next_deadline).
+#[derive(Debug)]
+pub struct Channel {
+    config: Config,
+    side: Side,
+    /// Streams that we opened, and those that the peer opened.
+    ours: Table,
+    theirs: Table,
+    queues: Queues,
+    scheduler: Scheduler,
+    ring: Ring,
+    liveness: Liveness,
+
+    /// Frames of streams to go out before data, in order; at most three a stream.
+    pending: VecDeque<(StreamId, Pending)>,
+    /// Untracked frames of the batch being written.
+    untracked: BytesMut,
+    ping: Option<u64>,
+    pong: Option<u64>,
+    go_away: Option<(CloseCode, Duration)>,
+    close: Option<(CloseCode, String)>,
+
+    /// Position up to which the peer's tracked frames have been applied, and acknowledged.
+    rx_pos: u64,
+    rx_acked: u64,
+    /// When the newest tracked frame arrived, and when an acknowledgement is due.
+    rx_at: Timestamp,
+    ack_due: Option<Timestamp>,
+    /// A position written at a known time, to measure a round trip by.
+    rtt_mark: Option<(u64, Timestamp)>,
+
+    /// Streams that we may open, and have opened.
+    max_opens: u64,
+    opens: u64,
+    /// Streams that the peer may open, has opened, and that are over with their handler.
+    granted_opens: u64,
+    accepted: u64,
+    completed: u64,
+    peer_draining: bool,
+    draining: bool,
+
+    counters: Counters,
+}
+
+impl Channel {
+    /// A channel whose handshake has just been completed.
+    #[must_use]
+    pub fn new(side: Side, config: Config, now: Timestamp) -> Self {
+        let peer = match side {
+            Side::ConnectionPoint => Side::Instance,
+            Side::Instance => Side::ConnectionPoint,
+        };
+        Self {
+            ours: Table::new(side.initiator()),
+            theirs: Table::new(peer.initiator()),
+            queues: Queues::default(),
+            scheduler: Scheduler::default(),
+            ring: Ring::default(),
+            liveness: Liveness::new(&config, now),
+            pending: VecDeque::new(),
+            untracked: BytesMut::new(),
+            ping: None,
+            pong: None,
+            go_away: None,
+            close: None,
+            rx_pos: 0,
+            rx_acked: 0,
+            rx_at: now,
+            ack_due: None,
+            rtt_mark: None,
+            max_opens: u64::from(config.peer.max_streams),
+            opens: 0,
+            granted_opens: u64::from(config.local.max_streams),
+            accepted: 0,
+            completed: 0,
+            peer_draining: false,
+            draining: false,
+            counters: Counters::default(),
+            side,
+            config,
+        }
+    }
+
+    /// Opens a stream, which costs one ticket. The peer learns of it with the next output; data may
+    /// follow at once. The application owes a [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// [`UsageError::NoTicket`] until [`Application::tickets`], [`UsageError::Draining`] for good.
+    pub fn open(&mut self, kind: StreamKind, token: Token) -> Result<StreamId, UsageError> {
+        if self.peer_draining {
+            return Err(UsageError::Draining);
+        }
+        if self.opens >= self.max_opens {
+            return Err(UsageError::NoTicket);
+        }
+        self.opens += 1;
+        let id = self.ours.next_id();
+        let Config { local, peer, .. } = &self.config;
+        let mut slot = Slot::new(kind, id.generation(), peer.window_bytes, local.window_bytes);
+        slot.flags.set(Flags::UNOPENED);
+        slot.token = token.0;
+        self.ours.insert_next(id, slot);
+        self.make_ready(id);
+        debug!(stream = %id, "opened stream");
+        Ok(id)
+    }
+
+    /// Queues `data` and what ends behind it. Takes everything or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`UsageError::QueueFull`] when there was no [room](Self::has_room) before or `data` is longer
+    /// than 16 MiB, [`UsageError::Closed`] after an end, a reset or the peer's stop,
+    /// [`UsageError::UnknownStream`] for a dead id.
+    pub fn send(&mut self, id: StreamId, mut data: Bytes, end: End) -> Result<(), UsageError> {
+        let limit = self.config.queue_bytes;
+        let slot = table(&mut self.ours, &mut self.theirs, id)
+            .get_mut(id)
+            .ok_or(UsageError::UnknownStream)?;
+        if slot.tx != TxState::Open {
+            return Err(UsageError::Closed);
+        }
+        if slot.queued >= limit || data.len() > MAX_CHUNK {
+            return Err(UsageError::QueueFull);
+        }
+        while data.len() > MAX_BODY {
+            self.queues.push(slot, data.split_to(MAX_BODY), 0);
+        }
+        if !data.is_empty() || end != End::None {
+            self.queues.push(slot, data, end.to_flags());
+        }
+        if end == End::Stream {
+            slot.tx = TxState::Finishing;
+        }
+        self.make_ready(id);
+        Ok(())
+    }
+
+    /// Whether [`send`](Self::send) would take data. After a no, [`Application::writable`] follows
+    /// once there is room.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send), but for `QueueFull`.
+    pub fn has_room(&mut self, id: StreamId) -> Result<bool, UsageError> {
+        let limit = self.config.queue_bytes;
+        let slot = table(&mut self.ours, &mut self.theirs, id)
+            .get_mut(id)
+            .ok_or(UsageError::UnknownStream)?;
+        if slot.tx != TxState::Open {
+            return Err(UsageError::Closed);
+        }
+        let room = slot.queued < limit;
+        if !room {
+            slot.flags.set(Flags::WANTS_ROOM);
+        }
+        Ok(room)
+    }
+
+    /// Gives the charge of one piece of data of `data_bytes`, which the application has used, back to
+    /// the peer. Says whether there is something to write because of it.
+    pub fn consume(&mut self, id: StreamId, data_bytes: usize) -> bool {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return false;
+        };
+        let due = credit::consume(slot, credit::charge(data_bytes));
+        if due {
+            self.pending.push_back((id, Pending::Credit));
+        }
+        due
+    }
+
+    /// Abandons the sending half: what is queued is dropped, the peer learns `code`. Does nothing
+    /// once the end of the half has been queued and encoded.
+    pub fn reset(&mut self, id: StreamId, code: StreamCode) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return;
+        };
+        if matches!(slot.tx, TxState::Open | TxState::Finishing) {
+            self.queues.clear(slot);
+            slot.tx = TxState::Resetting;
+            self.pending.push_back((id, Pending::Reset(code)));
+        }
+    }
+
+    /// Asks the peer to send no more; what still arrives is dropped.
+    pub fn stop(&mut self, id: StreamId, code: StreamCode) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return;
+        };
+        if slot.rx == RxState::Open {
+            slot.rx = RxState::Stopped;
+            self.pending.push_back((id, Pending::Stop(code)));
+        }
+    }
+
+    /// The application has let go of a live stream and finished or reset both of its halves. No
+    /// call for it follows. A stream that has been [retired](Application::retired) before is
+    /// released with [`complete`](Self::complete) instead.
+    pub fn release(&mut self, id: StreamId) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return;
+        };
+        debug_assert!(slot.tx != TxState::Open && slot.rx != RxState::Open, "release of {id}");
+        slot.flags.set(Flags::RELEASED);
+    }
+
+    /// The handler of a stream that the peer opened, and that has been retired, has ended.
+    pub fn complete(&mut self) {
+        self.completed += 1;
+        debug_assert!(self.completed <= self.accepted);
+    }
+
+    /// Asks the peer to open no more streams. What it has opened goes on; its later opens are
+    /// refused. The owner ends the channel after `grace`.
+    pub fn go_away(&mut self, code: CloseCode, grace: Duration) {
+        self.draining = true;
+        self.go_away = Some((code, grace));
+    }
+
+    /// Tells the peer that the channel ends, with the next output and nothing after it.
+    pub fn close(&mut self, code: CloseCode, text: &str) {
+        self.close.get_or_insert_with(|| (code, text.to_owned()));
+    }
+
+    /// Whether streams can be opened as far as the peer's wishes go; tickets are another matter.
+    #[must_use]
+    pub fn accepts_opens(&self) -> bool {
+        !self.peer_draining
+    }
+
+    /// Totals and present size.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            opened: self.opens,
+            accepted: self.accepted,
+            live: self.ours.live() + self.theirs.live(),
+            unfinished: (self.accepted - self.completed)
+                .saturating_sub(u64::from(self.theirs.live())),
+            ring_bytes: self.ring.bytes(),
+            queued_bytes: self.queues.bytes(),
+            rtt: self.liveness.rtt(),
+            ..self.counters
+        }
+    }
+
+    /// Puts a stream that may have something to encode into its class's ready list.
+    fn make_ready(&mut self, id: StreamId) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return;
+        };
+        if !slot.flags.has(Flags::READY) {
+            slot.flags.set(Flags::READY);
+            self.scheduler.list(Class::of(slot)).push_back(id);
+        }
+    }
+
+    /// Puts a stream back that has more to encode than its turn allowed: a small one first, so that
+    /// its message is not torn apart by others', a bulk one last.
+    fn return_ready(&mut self, id: StreamId) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+            return;
+        };
+        slot.flags.set(Flags::READY);
+        match Class::of(slot) {
+            class @ Class::Small => self.scheduler.list(class).push_front(id),
+            class @ Class::Bulk => self.scheduler.list(class).push_back(id),
+        }
+    }
+
+    /// Takes the first live stream out of a ready list.
+    fn next_ready(&mut self, class: Class) -> Option<StreamId> {
+        loop {
+            let id = self.scheduler.list(class).pop_front()?;
+            let slot = table(&mut self.ours, &mut self.theirs, id).get_mut(id);
+            if slot.is_some_and(|slot| slot.flags.take(Flags::READY)) {
+                return Some(id);
+            }
+        }
+    }
+
+    /// Frees the slot of a stream whose halves have both ended.
+    fn retire_if_over(&mut self, id: StreamId, app: &mut impl Application) {
+        let is_ours = id.initiator() == self.side.initiator();
+        let table = table(&mut self.ours, &mut self.theirs, id);
+        let Some(slot) = table.get_mut(id) else {
+            return;
+        };
+        if !slot.is_over() {
+            return;
+        }
+        let (released, token) = (slot.flags.has(Flags::RELEASED), Token(slot.token));
+        table.remove(id, is_ours);
+        match (released, is_ours) {
+            (true, true) => {}
+            (true, false) => self.complete(),
+            (false, _) => app.retired(token),
+        }
+    }
+}
+
+/// The table that `id` belongs to.
+///
+/// A function of the two fields instead of the channel, so that the slot it leads to borrows
+/// nothing else.
+fn table<'a>(ours: &'a mut Table, theirs: &'a mut Table, id: StreamId) -> &'a mut Table {
+    if ours.initiator() == id.initiator() { ours } else { theirs }
+}

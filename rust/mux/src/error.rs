@@ -1,0 +1,218 @@
+//! What can go wrong: the peer's fault, the caller's fault, and the codes on the wire.
+
+use std::fmt;
+
+use crate::frame::StreamId;
+
+/// The peer broke the protocol. Always ends the channel.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A frame body is longer than the protocol allows.
+    #[error("frame of type {kind:#04x} announces {length} bytes; at most {max} are allowed")]
+    FrameSize {
+        /// The frame's type.
+        kind: u8,
+        /// The announced body length in bytes.
+        length: u32,
+        /// The longest body allowed for it.
+        max: u32,
+    },
+    /// A frame type that is neither known nor ignorable.
+    #[error("unknown frame type {kind:#04x}")]
+    UnknownFrame {
+        /// The frame's type.
+        kind: u8,
+    },
+    /// A frame whose body, flags or stream field do not fit its type.
+    #[error("malformed {frame} frame: {what}")]
+    Malformed {
+        /// The frame's name.
+        frame: &'static str,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// The peer sent more than it was granted.
+    #[error("stream {stream} exceeded its credit by {excess_bytes} bytes")]
+    CreditExceeded {
+        /// The stream.
+        stream: StreamId,
+        /// Bytes of charge beyond the credit.
+        excess_bytes: u32,
+    },
+    /// The peer opened more streams than it had tickets for.
+    #[error("peer opened stream number {opened} with tickets for {allowed}")]
+    OpenLimit {
+        /// Ordinal of the offending open.
+        opened: u64,
+        /// Opens allowed so far.
+        allowed: u64,
+    },
+    /// A frame on a stream that cannot receive it.
+    #[error("{frame} on stream {stream}: {what}")]
+    StreamState {
+        /// The frame's name.
+        frame: &'static str,
+        /// The stream.
+        stream: StreamId,
+        /// Why the stream cannot receive it.
+        what: &'static str,
+    },
+    /// The peer acknowledged a position outside of what is in flight.
+    #[error("peer acknowledged position {position}; {acked}..={sent} is possible")]
+    AckRange {
+        /// The position it named.
+        position: u64,
+        /// The position it had acknowledged before.
+        acked: u64,
+        /// The position sent so far.
+        sent: u64,
+    },
+    /// A reset names another length than what arrived.
+    #[error("reset of stream {stream} at offset {claimed}, but {received} bytes arrived")]
+    FinalOffset {
+        /// The stream.
+        stream: StreamId,
+        /// Offset in the frame.
+        claimed: u64,
+        /// Offset here.
+        received: u64,
+    },
+    /// The handshake did not offer a version that both ends speak.
+    #[error("peer speaks protocol version {theirs}, we speak {ours}")]
+    Version {
+        /// The peer's version.
+        theirs: u16,
+        /// Our version.
+        ours: u16,
+    },
+}
+
+impl ProtocolError {
+    /// The code that CLOSE carries for this error.
+    #[must_use]
+    pub fn code(&self) -> CloseCode {
+        match self {
+            Self::FrameSize { .. } => CloseCode::FRAME_SIZE,
+            Self::UnknownFrame { .. } => CloseCode::UNKNOWN_FRAME,
+            Self::Malformed { .. } => CloseCode::MALFORMED,
+            Self::CreditExceeded { .. } => CloseCode::FLOW,
+            Self::OpenLimit { .. } => CloseCode::OPEN_LIMIT,
+            Self::StreamState { .. } | Self::FinalOffset { .. } => CloseCode::STREAM_STATE,
+            Self::AckRange { .. } => CloseCode::ACK_RANGE,
+            Self::Version { .. } => CloseCode::VERSION,
+        }
+    }
+}
+
+/// A call that the channel cannot carry out. Nothing has changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// The peer allows no further stream at present.
+    #[error("the peer allows no further stream at present")]
+    NoTicket,
+    /// The peer is draining and takes no new streams.
+    #[error("the peer is draining and takes no new streams")]
+    Draining,
+    /// No stream with this id is live.
+    #[error("no live stream has this id")]
+    UnknownStream,
+    /// The sending half has been finished, reset or stopped.
+    #[error("the sending half is closed")]
+    Closed,
+    /// The stream's send queue is full.
+    #[error("the stream's send queue is full")]
+    QueueFull,
+}
+
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $code:ident = $value:literal, $words:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Eq, Hash, PartialEq)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            $($(#[$doc])* pub const $code: Self = Self($value);)*
+
+            /// The code's name, for logs and counters; `None` for a code of the application.
+            #[must_use]
+            pub fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some(stringify!($code)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    $($value => f.write_str($words),)*
+                    other => write!(f, "code {other:#x}"),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.name() {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, "{:#x}", self.0),
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a stream was reset or stopped. Codes from 0x100 up belong to the application.
+    StreamCode {
+        /// The application gave up the stream.
+        CANCELLED = 1, "cancelled";
+        /// The acceptor refused the stream; its application never saw it, so it may be retried.
+        REFUSED = 2, "refused before anybody saw it";
+        /// The reader was too slow for the memory that it held.
+        SLOW_CONSUMER = 3, "the reader was too slow";
+        /// The channel ended.
+        CHANNEL_LOST = 4, "the channel was lost";
+        /// A fault at the far end.
+        INTERNAL = 5, "internal fault at the far end";
+    }
+}
+
+codes! {
+    /// Why a channel was closed; travels in CLOSE.
+    CloseCode {
+        /// Planned end of the process or of its configuration.
+        SHUTDOWN = 0, "planned shutdown";
+        /// A frame body was too long.
+        FRAME_SIZE = 1, "frame too long";
+        /// A frame type was unknown and not ignorable.
+        UNKNOWN_FRAME = 2, "unknown frame";
+        /// A frame was malformed.
+        MALFORMED = 3, "malformed frame";
+        /// More data than credit.
+        FLOW = 4, "credit exceeded";
+        /// More streams than tickets.
+        OPEN_LIMIT = 5, "too many streams";
+        /// A frame on a stream that could not receive it.
+        STREAM_STATE = 6, "frame on a stream that cannot receive it";
+        /// An acknowledgement of bytes that are not in flight.
+        ACK_RANGE = 7, "impossible acknowledgement";
+        /// No common protocol version.
+        VERSION = 8, "no common protocol version";
+        /// The link reached another instance than the one it was meant for.
+        WRONG_INSTANCE = 9, "wrong instance";
+        /// The channel ordinal is not one of this instance's shards.
+        WRONG_ORDINAL = 10, "no such shard";
+        /// The certificate may not speak for the site that it names.
+        NOT_VOUCHED = 11, "certificate not accepted for this site";
+        /// A newer channel of the same connection point took this one's place.
+        REPLACED = 12, "replaced by a newer channel of the same connection point";
+        /// The instance is draining.
+        DRAINING = 13, "the instance is draining";
+        /// A fault of this end.
+        INTERNAL = 14, "internal fault";
+    }
+}

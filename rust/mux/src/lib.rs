@@ -1,0 +1,35 @@
+//! The channel protocol as a value: no sockets, clock, locks, threads or randomness.
+//!
+//! A [`Channel`] carries many [streams](StreamId) over one ordered, reliable link. Its owner feeds
+//! it received bytes, the time, and the application's calls; it answers with bytes to write and
+//! calls on an [`Application`]. The same inputs give the same outputs, byte for byte.
+//!
+//! Start reading at [`Channel`]; [`frame`] is the wire format, `replay` the ring that is output
+//! queue and retransmission store in one, `scheduler` the order in which streams are served.
+//!
+//! A channel lives as long as its link: the position counters, the replay ring and the
+//! acknowledgements that a resume over a new link needs are here, the resume itself is not.
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod config;
+mod credit;
+mod error;
+pub mod frame;
+mod hello;
+mod liveness;
+mod queue;
+mod replay;
+mod scheduler;
+mod stream;
+mod table;
+mod time;
+
+pub use channel::{Application, Channel, Counters, End, Token};
+pub use config::{Config, Limits};
+pub use error::{CloseCode, ProtocolError, StreamCode, UsageError};
+pub use frame::{FRAME_CHARGE, MAX_BODY, StreamId, StreamKind};
+pub use hello::{Hello, HelloOk, MAX_HELLO_BYTES, PROTOCOL_VERSION};
+pub use stream::Side;
+pub use time::Timestamp;

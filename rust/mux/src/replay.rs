@@ -1,0 +1,211 @@
+//! The ring: output queue and retransmission store in one.
+//!
+//! Tracked frames are encoded into it once, written to the link straight from it, and freed by the
+//! peer's cumulative position. A position counts the bytes of all tracked frames since the channel
+//! began; it is never sent with a frame.
+
+use std::collections::VecDeque;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::frame::{HEADER_BYTES, Header};
+
+/// Size of a block for headers and small payloads.
+const BLOCK: usize = 64 * 1024;
+/// Payloads from this size on are shared instead of copied.
+const SHARE_BYTES: usize = 1024;
+
+/// Encoded tracked frames from the oldest unacknowledged one on.
+#[derive(Debug, Default)]
+pub(crate) struct Ring {
+    segments: VecDeque<Segment>,
+    /// Segments at the front that have been written to the link.
+    written: usize,
+    /// Bytes encoded since the last segment; at its end, room for more in the same block.
+    open: BytesMut,
+    acked: u64,
+    sent: u64,
+    encoded: u64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    bytes: Bytes,
+    /// Position behind its last byte.
+    end: u64,
+}
+
+impl Ring {
+    /// Position that the peer has acknowledged.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Position written to the link.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes held: encoded and not acknowledged.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.encoded - self.acked
+    }
+
+    /// Begins a frame; exactly `header.length` bytes of payload must follow.
+    pub(crate) fn header(&mut self, header: &Header) {
+        if (header.length as usize) < SHARE_BYTES {
+            self.reserve(header.frame_bytes());
+        }
+        self.copy(&header.encode());
+        self.encoded += header.frame_bytes() as u64;
+    }
+
+    /// Appends payload of the frame begun last; shares it if it is large.
+    pub(crate) fn payload(&mut self, data: Bytes) {
+        if data.len() < SHARE_BYTES {
+            self.copy(&data);
+        } else {
+            let end = self.seal() + data.len() as u64;
+            self.segments.push_back(Segment { bytes: data, end });
+        }
+    }
+
+    /// Appends a whole frame that `encode` writes.
+    pub(crate) fn frame(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        self.reserve(HEADER_BYTES + 64);
+        let before = self.open.len();
+        encode(&mut self.open);
+        self.encoded += (self.open.len() - before) as u64;
+    }
+
+    /// Appends a copy of a piece of the frame begun last.
+    pub(crate) fn copy(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.open.put_slice(bytes);
+    }
+
+    fn reserve(&mut self, room: usize) {
+        if self.open.capacity() - self.open.len() >= room {
+            return;
+        }
+        self.seal();
+        if !self.open.try_reclaim(BLOCK) {
+            self.open = BytesMut::with_capacity(BLOCK);
+        }
+    }
+
+    /// Turns the open bytes into a segment and returns the position behind the last segment.
+    fn seal(&mut self) -> u64 {
+        let last = self.segments.back().map_or(self.acked, |segment| segment.end);
+        if self.open.is_empty() {
+            return last;
+        }
+        let bytes = self.open.split().freeze();
+        let end = last + bytes.len() as u64;
+        self.segments.push_back(Segment { bytes, end });
+        end
+    }
+
+    /// Closes the batch: what was encoded may be written now.
+    pub(crate) fn close_batch(&mut self) {
+        let end = self.seal();
+        debug_assert_eq!(end, self.encoded, "a frame's payload is as long as its header says");
+    }
+
+    /// What has been encoded and not written, in order.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().skip(self.written).map(|segment| &segment.bytes[..])
+    }
+
+    /// Notes that all of [`unwritten`](Self::unwritten) has been written.
+    pub(crate) fn mark_written(&mut self) {
+        self.written = self.segments.len();
+        self.sent = self.encoded;
+    }
+
+    /// Frees everything up to `position`, which lies between the acknowledged and the sent one.
+    /// Returns whether the acknowledged position moved.
+    pub(crate) fn acknowledge(&mut self, position: u64) -> bool {
+        debug_assert!((self.acked..=self.sent).contains(&position));
+        let moved = position > self.acked;
+        self.acked = position;
+        while self.segments.front().is_some_and(|segment| segment.end <= position) {
+            self.segments.pop_front();
+            self.written -= 1;
+        }
+        moved
+    }
+
+    /// Gives back the memory of an empty ring.
+    pub(crate) fn shrink(&mut self) {
+        if self.bytes() == 0 {
+            self.segments = VecDeque::new();
+            self.open = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{StreamId, kind};
+
+    fn push(ring: &mut Ring, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap();
+        ring.header(&Header { length, kind: kind::DATA, flags: 0, stream: StreamId::from_wire(1) });
+        ring.payload(Bytes::copy_from_slice(payload));
+    }
+
+    fn written(ring: &mut Ring) -> Vec<u8> {
+        ring.close_batch();
+        let bytes = ring.unwritten().flatten().copied().collect();
+        ring.mark_written();
+        bytes
+    }
+
+    #[test]
+    fn small_payloads_share_a_segment_and_large_ones_are_not_copied() {
+        let mut ring = Ring::default();
+        let large = Bytes::from(vec![7; 4096]);
+        push(&mut ring, b"a");
+        push(&mut ring, b"b");
+        let length = u32::try_from(large.len()).unwrap();
+        let stream = StreamId::from_wire(1);
+        ring.header(&Header { length, kind: kind::DATA, flags: 0, stream });
+        ring.payload(large.clone());
+        ring.close_batch();
+        let segments: Vec<&[u8]> = ring.unwritten().collect();
+        assert_eq!(segments.len(), 2);
+        assert_eq!(segments[1].as_ptr(), large.as_ptr());
+    }
+
+    #[test]
+    fn an_acknowledgement_inside_a_segment_keeps_the_segment() {
+        let mut ring = Ring::default();
+        push(&mut ring, b"one");
+        push(&mut ring, b"two");
+        assert_eq!(written(&mut ring).len(), 22);
+        assert!(ring.acknowledge(11));
+        assert_eq!(ring.bytes(), 11);
+        assert!(!ring.acknowledge(11));
+        push(&mut ring, b"three");
+        assert_eq!(&written(&mut ring)[8..], b"three");
+        assert!(ring.acknowledge(35));
+        assert_eq!((ring.bytes(), ring.segments.len(), ring.written), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_steady_trickle_reuses_its_block() {
+        let mut ring = Ring::default();
+        push(&mut ring, &[0; 300]);
+        written(&mut ring);
+        let block = ring.open.as_ptr() as usize;
+        for _ in 0..2_000 {
+            ring.acknowledge(ring.sent());
+            push(&mut ring, &[0; 300]);
+            written(&mut ring);
+            let now = ring.open.as_ptr() as usize;
+            assert!(now.abs_diff(block) <= BLOCK, "a second block was allocated");
+        }
+    }
+}

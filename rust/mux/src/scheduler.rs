@@ -1,0 +1,70 @@
+//! Who is served next: streams with little to say before streams with much.
+//!
+//! A sending half is *small* until it has queued more than 64 KiB without running empty, then
+//! *bulk* until it runs empty. Small halves are served first in, first out; bulk halves in turn, a
+//! quantum each. While bulk waits, small gets at most 7/8 of the bytes.
+
+use std::collections::VecDeque;
+
+use crate::frame::{HEADER_BYTES, MAX_BODY, StreamId};
+use crate::stream::Slot;
+
+/// Bytes that a stream may encode in one turn: one TLS record.
+pub(crate) const QUANTUM: usize = HEADER_BYTES + MAX_BODY;
+/// Queued without running empty, more than this makes a half bulk.
+const BULK_BYTES: u32 = 64 * 1024;
+/// Quanta of small between two of bulk while both wait.
+const SMALL_SHARE: usize = 7;
+
+/// The scheduler's classes, in the order of their precedence.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Class {
+    Small,
+    Bulk,
+}
+
+impl Class {
+    /// The class of a slot's sending half at present.
+    pub(crate) fn of(slot: &Slot) -> Self {
+        if slot.burst > BULK_BYTES { Self::Bulk } else { Self::Small }
+    }
+}
+
+/// The ready lists and the account between them.
+///
+/// A list may hold ids of streams that are over by now; whoever takes one skips them. They are as
+/// few as the frames that ended those streams and wait in the ring.
+#[derive(Debug, Default)]
+pub(crate) struct Scheduler {
+    small: VecDeque<StreamId>,
+    bulk: VecDeque<StreamId>,
+    /// Bytes of small since bulk was last served or did not wait.
+    small_bytes: usize,
+}
+
+impl Scheduler {
+    pub(crate) fn list(&mut self, class: Class) -> &mut VecDeque<StreamId> {
+        match class {
+            Class::Small => &mut self.small,
+            Class::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// The class whose turn it is; `None` when nobody waits.
+    pub(crate) fn turn(&self) -> Option<Class> {
+        match (!self.small.is_empty(), !self.bulk.is_empty()) {
+            (true, true) if self.small_bytes >= SMALL_SHARE * QUANTUM => Some(Class::Bulk),
+            (true, _) => Some(Class::Small),
+            (false, true) => Some(Class::Bulk),
+            (false, false) => None,
+        }
+    }
+
+    /// Notes that `class` was served `bytes`.
+    pub(crate) fn served(&mut self, class: Class, bytes: usize) {
+        match class {
+            Class::Small if !self.bulk.is_empty() => self.small_bytes += bytes,
+            Class::Small | Class::Bulk => self.small_bytes = 0,
+        }
+    }
+}

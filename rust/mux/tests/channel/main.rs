@@ -1,0 +1,13 @@
+//! Two channel ends against each other, and one against a hostile peer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "test code may panic, and its numbers are small"
+)]
+
+mod abuse;
+mod behaviour;
+mod model;
+mod pair;

@@ -1,0 +1,197 @@
+//! Two ends joined by wires that deliver as many bytes at a time as the test likes.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cmgmux_mux::{
+    Application, Channel, CloseCode, Config, End, ProtocolError, Side, StreamCode, StreamId,
+    StreamKind, Timestamp, Token,
+};
+
+/// What one end's application saw of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) id: Option<StreamId>,
+    pub(crate) data: Vec<u8>,
+    /// Offsets in `data` behind which a part ended.
+    pub(crate) parts: Vec<usize>,
+    pub(crate) ended: u32,
+    pub(crate) reset: Option<StreamCode>,
+    pub(crate) stopped: Option<StreamCode>,
+    pub(crate) retired: bool,
+    pub(crate) released: bool,
+    pub(crate) writable: u32,
+    /// Lengths of the pieces of data not consumed yet.
+    pub(crate) unread: Vec<usize>,
+}
+
+/// An application that records.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    pub(crate) streams: Vec<Seen>,
+    pub(crate) accepted: Vec<usize>,
+    pub(crate) tickets: u32,
+    pub(crate) draining: Option<CloseCode>,
+    pub(crate) closed: Option<(CloseCode, String)>,
+}
+
+impl Recorder {
+    fn at(&mut self, token: Token) -> &mut Seen {
+        let seen = &mut self.streams[token.0 as usize];
+        assert!(!seen.retired && !seen.released, "called for a stream that is gone");
+        seen
+    }
+
+    pub(crate) fn add(&mut self) -> Token {
+        self.streams.push(Seen::default());
+        Token(u32::try_from(self.streams.len() - 1).unwrap())
+    }
+}
+
+impl Application for Recorder {
+    fn opened(&mut self, id: StreamId, _kind: StreamKind) -> Token {
+        let token = self.add();
+        self.at(token).id = Some(id);
+        self.accepted.push(token.0 as usize);
+        token
+    }
+    fn data(&mut self, stream: Token, data: Bytes, end: End) {
+        let seen = self.at(stream);
+        assert_eq!((seen.ended, seen.reset), (0, None), "data behind the end");
+        seen.unread.push(data.len());
+        seen.data.extend_from_slice(&data);
+        if end != End::None {
+            seen.parts.push(seen.data.len());
+        }
+        if end == End::Stream {
+            seen.ended += 1;
+        }
+    }
+    fn reset(&mut self, stream: Token, code: StreamCode) {
+        let seen = self.at(stream);
+        assert_eq!((seen.ended, seen.reset), (0, None), "a second end");
+        seen.reset = Some(code);
+    }
+    fn stopped(&mut self, stream: Token, code: StreamCode) {
+        self.at(stream).stopped = Some(code);
+    }
+    fn writable(&mut self, stream: Token) {
+        self.at(stream).writable += 1;
+    }
+    fn retired(&mut self, stream: Token) {
+        self.at(stream).retired = true;
+    }
+    fn tickets(&mut self) {
+        self.tickets += 1;
+    }
+    fn draining(&mut self, code: CloseCode, _grace: Duration) {
+        self.draining = Some(code);
+    }
+    fn closed(&mut self, code: CloseCode, text: &str) {
+        self.closed = Some((code, text.to_owned()));
+    }
+}
+
+/// One end with its application and what is on its way to it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) channel: Channel,
+    pub(crate) app: Recorder,
+    /// Written by the other end, not yet delivered.
+    pub(crate) wire: Vec<u8>,
+    /// Delivered, but not a whole frame.
+    input: BytesMut,
+}
+
+impl Endpoint {
+    pub(crate) fn new(side: Side, config: Config) -> Self {
+        Self {
+            channel: Channel::new(side, config, Timestamp::ZERO),
+            app: Recorder::default(),
+            wire: Vec::new(),
+            input: BytesMut::new(),
+        }
+    }
+
+    /// Delivers at most `bytes` of what is under way.
+    pub(crate) fn deliver(&mut self, now: Timestamp, bytes: usize) -> Result<(), ProtocolError> {
+        let bytes = bytes.min(self.wire.len());
+        self.input.extend_from_slice(&self.wire[..bytes]);
+        self.wire.drain(..bytes);
+        self.channel.handle_input(now, &mut self.input, &mut self.app)
+    }
+
+    /// One batch of output, or nothing.
+    pub(crate) fn batch(&mut self, now: Timestamp) -> Option<Vec<u8>> {
+        self.channel.poll_output(now, &mut self.app).then(|| {
+            let bytes = self.channel.output().flatten().copied().collect();
+            self.channel.handle_written(now);
+            bytes
+        })
+    }
+
+    pub(crate) fn open(&mut self) -> Result<StreamId, cmgmux_mux::UsageError> {
+        let token = self.app.add();
+        let id = self.channel.open(StreamKind::Exchange, token);
+        match id {
+            Ok(id) => self.app.at(token).id = Some(id),
+            Err(_) => drop(self.app.streams.pop()),
+        }
+        id
+    }
+
+    pub(crate) fn consume_all(&mut self, stream: usize) {
+        let seen = &mut self.app.streams[stream];
+        for data_bytes in seen.unread.drain(..) {
+            if let (Some(id), false) = (seen.id, seen.retired) {
+                self.channel.consume(id, data_bytes);
+            }
+        }
+    }
+}
+
+/// A connection point and an instance.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) point: Endpoint,
+    pub(crate) instance: Endpoint,
+    pub(crate) now: Timestamp,
+}
+
+impl Pair {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            point: Endpoint::new(Side::ConnectionPoint, config.clone()),
+            instance: Endpoint::new(Side::Instance, config.clone()),
+            now: Timestamp::ZERO,
+        }
+    }
+
+    /// Moves everything that is due, in both directions, until both ends are silent.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut moved = false;
+            while let Some(batch) = self.point.batch(self.now) {
+                self.instance.wire.extend(batch);
+            }
+            while let Some(batch) = self.instance.batch(self.now) {
+                self.point.wire.extend(batch);
+            }
+            for end in [&mut self.point, &mut self.instance] {
+                moved |= !end.wire.is_empty();
+                end.deliver(self.now, usize::MAX).unwrap();
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("the channel never falls silent");
+    }
+
+    /// Lets late acknowledgements go out as well.
+    pub(crate) fn settle_acks(&mut self) {
+        self.settle();
+        self.now = self.now.after(Duration::from_millis(25));
+        self.settle();
+    }
+}
