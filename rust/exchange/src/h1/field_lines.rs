@@ -1,0 +1,132 @@
+//! What the field lines of a request amount to: what is passed on, where the body ends, and what
+//! becomes of the connection.
+
+use bytes::Bytes;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use httparse::Header;
+
+use super::BodyLength;
+use crate::fields;
+use crate::head::{HeadError, field};
+
+/// What the field lines amount to.
+pub(super) struct Fields {
+    pub(super) kept: HeaderMap,
+    content_length: Option<u64>,
+    chunked: bool,
+    pub(super) close: bool,
+    /// Whether `Connection` names fields that are kept so far.
+    names_fields: bool,
+    pub(super) expects_continue: bool,
+}
+
+impl Fields {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            // Room for the fields that the gateway adds.
+            kept: HeaderMap::with_capacity(capacity + 4),
+            content_length: None,
+            chunked: false,
+            close: false,
+            names_fields: false,
+            expects_continue: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
+        match name.as_str() {
+            "host" if self.kept.contains_key(header::HOST) => {
+                return Err(HeadError::Host("the field Host is there more than once"));
+            }
+            "content-length" => {
+                if self.content_length.is_some() {
+                    return Err(HeadError::Framing("Content-Length is there more than once"));
+                }
+                self.content_length = Some(fields::parse_content_length(&value)?);
+            }
+            "transfer-encoding" => {
+                if self.chunked {
+                    return Err(HeadError::Framing("Transfer-Encoding is there more than once"));
+                }
+                if !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                    return Err(HeadError::Framing("Transfer-Encoding is not chunked alone"));
+                }
+                self.chunked = true;
+                return Ok(());
+            }
+            "connection" => return self.add_connection(&value),
+            "expect" => {
+                if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+                    return Err(HeadError::Expectation);
+                }
+                self.expects_continue = true;
+                return Ok(());
+            }
+            _ if fields::is_hop_by_hop(&name) || fields::is_identity(&name) => return Ok(()),
+            _ => {}
+        }
+        self.kept.append(name, value);
+        Ok(())
+    }
+
+    fn add_connection(&mut self, value: &HeaderValue) -> Result<(), HeadError> {
+        for option in fields::connection_options(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+                let name = HeaderName::from_bytes(option)
+                    .map_err(|_| HeadError::Malformed("the field Connection is malformed"))?;
+                if name == header::HOST || name == header::CONTENT_LENGTH {
+                    return Err(HeadError::Framing("Connection names Host or Content-Length"));
+                }
+                self.names_fields |= !fields::is_hop_by_hop(&name);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_named_by_connection(
+        &mut self,
+        block: &Bytes,
+        lines: &[Header<'_>],
+    ) -> Result<(), HeadError> {
+        if !self.names_fields {
+            return Ok(());
+        }
+        for line in lines.iter().filter(|line| line.name.eq_ignore_ascii_case("connection")) {
+            let (_, value) = field(block, line)?;
+            for name in fields::connection_options(&value).flat_map(HeaderName::from_bytes) {
+                self.kept.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that there is one `Host`, that it is an authority, and that an absolute target says
+    /// the same.
+    pub(super) fn check_host(&self, authority: Option<&str>) -> Result<(), HeadError> {
+        let Some(host) = self.kept.get(header::HOST) else {
+            return Err(HeadError::Host("the field Host is missing"));
+        };
+        if host.as_bytes().contains(&b'@') || Authority::try_from(host.as_bytes()).is_err() {
+            return Err(HeadError::Host("the field Host is no host and port"));
+        }
+        let agrees = |said: &str| host.as_bytes().eq_ignore_ascii_case(said.as_bytes());
+        if authority.is_some_and(|said| !agrees(said)) {
+            return Err(HeadError::Host("the field Host contradicts the request target"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn body(&self) -> Result<BodyLength, HeadError> {
+        match (self.content_length, self.chunked) {
+            (Some(_), true) => {
+                Err(HeadError::Framing("both Content-Length and Transfer-Encoding are there"))
+            }
+            (None, true) => Ok(BodyLength::Chunked),
+            (Some(length), false) => Ok(BodyLength::Exact(length)),
+            (None, false) => Ok(BodyLength::Empty),
+        }
+    }
+}
