@@ -1,0 +1,334 @@
+//! From a TCP connection to an agreed channel: TLS, then HELLO and HELLO_OK.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, StreamId, kind};
+use cmgmux_mux::{CloseCode, Config, Hello, HelloOk, Limits, MAX_HELLO_BYTES, ProtocolError, Side};
+use rustls::{ClientConfig, Connection, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::id::Id;
+use crate::identity::PeerIdentity;
+use crate::link::{FinishedTls, Link};
+use crate::tls::{Trust, check_channel_alpn, describe};
+
+/// Time that a stranger has for its TLS handshake, and again for its HELLO.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a refused peer may still send, and how long, before its connection is closed.
+const DISMISSAL_BYTES: u64 = 64 * 1024;
+const DISMISSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Who is at the other end of a channel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// A connection point, as its certificate names it.
+    ConnectionPoint(PeerIdentity),
+    /// The gateway instance with this index.
+    Instance(u8),
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ConnectionPoint(identity) => write!(f, "{}/{}", identity.site, identity.name),
+            Self::Instance(index) => write!(f, "instance {index}"),
+        }
+    }
+}
+
+/// Why a link did not become a channel.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The connection could not be made, or broke.
+    #[error("{0}")]
+    Connection(String),
+    /// TLS failed: foreign bytes, or a certificate that one side does not accept.
+    #[error("{0}")]
+    Tls(String),
+    /// The peer was too slow.
+    #[error("no {awaited} within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    Timeout {
+        /// What should have come.
+        awaited: &'static str,
+    },
+    /// The peer's certificate may not speak for the site that it names.
+    #[error("{0}")]
+    NotVouched(String),
+    /// The peer speaks TLS, but not our protocol.
+    #[error("the peer breaks the protocol: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The peer refused the link and said why.
+    #[error("the peer refused the link ({code}): {text}")]
+    Refused {
+        /// Its code.
+        code: CloseCode,
+        /// Its words.
+        text: String,
+    },
+}
+
+impl HandshakeError {
+    /// The error's kind, for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "connection",
+            Self::Tls(_) => "tls",
+            Self::Timeout { .. } => "timeout",
+            Self::NotVouched(_) => "not_vouched",
+            Self::Protocol(_) => "protocol",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// A link on which a connection point has said HELLO; the instance answers with
+/// [`accept`](Self::accept) or [`refuse`](Self::refuse).
+#[derive(Debug)]
+pub struct Offer {
+    link: Link,
+    input: BytesMut,
+    /// Whose certificate the link showed.
+    pub peer: PeerIdentity,
+    /// What it asked for.
+    pub hello: Hello,
+}
+
+/// A channel agreed by both ends and attached to no thread yet.
+#[derive(Debug)]
+pub struct Established {
+    pub(crate) tls: FinishedTls,
+    /// Bytes that arrived behind the handshake.
+    pub(crate) input: BytesMut,
+    pub(crate) side: Side,
+    pub(crate) config: Config,
+    /// The other end.
+    pub peer: Peer,
+    /// The shard of the instance that the channel belongs to.
+    pub ordinal: u8,
+    /// Names the channel in the logs of both ends.
+    pub channel_id: Id,
+    /// Names the run of the other end's process.
+    pub peer_boot_id: Id,
+    /// How many channels the instance wants from each connection point.
+    pub shards: u8,
+}
+
+impl Offer {
+    /// Performs the accepting side of TLS and reads the HELLO, each within [`HANDSHAKE_TIMEOUT`].
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError`]; the peer has been told as far as it could be.
+    pub async fn receive(
+        socket: TcpStream,
+        tls: Arc<ServerConfig>,
+        trust: &Trust,
+    ) -> Result<Self, HandshakeError> {
+        let accepting = TlsAcceptor::from(tls).accept(socket).into_fallible();
+        let stream = match timeout(HANDSHAKE_TIMEOUT, accepting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, socket))) => {
+                dismiss(socket).await;
+                return Err(HandshakeError::Tls(describe(&error)));
+            }
+            Err(_) => {
+                return Err(HandshakeError::Timeout { awaited: "TLS handshake" });
+            }
+        };
+        let (socket, tls) = stream.into_inner();
+        let mut link = link(socket, Connection::Server(tls))?;
+        check_channel_alpn(link.tls().alpn_protocol()).map_err(HandshakeError::Tls)?;
+        let chain = link.tls().peer_certificates().unwrap_or_default().to_vec();
+        let peer = match trust.identify(&chain) {
+            Ok(peer) => peer,
+            Err(refusal) => {
+                let words = refusal.to_string();
+                refuse(link, CloseCode::NOT_VOUCHED, &words).await;
+                return Err(HandshakeError::NotVouched(words));
+            }
+        };
+        let mut input = BytesMut::new();
+        let hello = match read_frame(&mut link, &mut input, kind::HELLO, "HELLO")
+            .await
+            .and_then(|body| Ok(Hello::decode(&body)?))
+        {
+            Ok(hello) => hello,
+            Err(HandshakeError::Protocol(error)) => {
+                refuse(link, error.code(), &error.to_string()).await;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { link, input, peer, hello })
+    }
+
+    /// Answers HELLO_OK; the channel exists then. `limits` is what this instance allows.
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError::Connection`] if the answer could not be sent.
+    pub async fn accept(
+        mut self,
+        limits: Limits,
+        shards: u8,
+        boot_id: Id,
+        channel_id: Id,
+    ) -> Result<Established, HandshakeError> {
+        let answer = HelloOk { limits, shards, boot_id: boot_id.0, channel_id: channel_id.0 };
+        say(&mut self.link, &answer.encode()).await?;
+        Ok(Established {
+            tls: detach(self.link)?,
+            input: self.input,
+            side: Side::Instance,
+            config: Config { local: limits, peer: self.hello.limits, ..Config::default() },
+            peer: Peer::ConnectionPoint(self.peer),
+            ordinal: self.hello.ordinal,
+            channel_id,
+            peer_boot_id: Id(self.hello.boot_id),
+            shards,
+        })
+    }
+
+    /// Refuses the link with a reason that the connection point will log.
+    pub async fn refuse(self, code: CloseCode, text: &str) {
+        refuse(self.link, code, text).await;
+    }
+}
+
+/// Performs the dialling side of TLS and the handshake over a fresh TCP connection, each within
+/// [`HANDSHAKE_TIMEOUT`].
+///
+/// # Errors
+///
+/// [`HandshakeError`], with the instance's own words if it refused.
+pub async fn greet(
+    socket: TcpStream,
+    tls: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+    hello: Hello,
+) -> Result<Established, HandshakeError> {
+    let connecting = TlsConnector::from(tls).connect(server_name, socket);
+    let stream = timeout(HANDSHAKE_TIMEOUT, connecting)
+        .await
+        .map_err(|_| HandshakeError::Timeout { awaited: "TLS handshake" })?
+        .map_err(|error| HandshakeError::Tls(describe(&error)))?;
+    let (socket, tls) = stream.into_inner();
+    let mut link = link(socket, Connection::Client(tls))?;
+    check_channel_alpn(link.tls().alpn_protocol()).map_err(HandshakeError::Tls)?;
+    say(&mut link, &hello.encode()).await?;
+    let mut input = BytesMut::new();
+    let body = read_frame(&mut link, &mut input, kind::HELLO_OK, "HELLO_OK").await?;
+    let ok = HelloOk::decode(&body)?;
+    Ok(Established {
+        tls: detach(link)?,
+        input,
+        side: Side::ConnectionPoint,
+        config: Config { local: hello.limits, peer: ok.limits, ..Config::default() },
+        peer: Peer::Instance(hello.instance),
+        ordinal: hello.ordinal,
+        channel_id: Id(ok.channel_id),
+        peer_boot_id: Id(ok.boot_id),
+        shards: ok.shards,
+    })
+}
+
+fn connection(error: &io::Error) -> HandshakeError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => HandshakeError::Tls(error.to_string()),
+        _ => HandshakeError::Connection(format!("the connection broke: {error}")),
+    }
+}
+
+fn link(socket: TcpStream, mut tls: Connection) -> Result<Link, HandshakeError> {
+    // A batch is always taken whole; how far to encode ahead is the driver's decision.
+    tls.set_buffer_limit(None);
+    Link::new(socket, tls).map_err(|error| connection(&error))
+}
+
+fn detach(link: Link) -> Result<FinishedTls, HandshakeError> {
+    link.detach().map_err(|error| connection(&error))
+}
+
+/// Tells the peer why its link is not taken. It may be gone; the refusal stands anyway.
+async fn refuse(mut link: Link, code: CloseCode, text: &str) {
+    let mut frame = BytesMut::new();
+    let close = Control::Close { code: code.0, text: text.to_owned() };
+    close.encode(StreamId::CHANNEL, &mut frame);
+    if say(&mut link, &frame).await.is_ok() {
+        dismiss(link.into_socket()).await;
+    }
+}
+
+/// Ends a connection so that what was said last arrives: a socket that is closed with unread bytes
+/// resets the connection, and the reset overtakes the words. Bounded in bytes and time.
+async fn dismiss(mut socket: TcpStream) {
+    let draining = async {
+        socket.shutdown().await?;
+        (&mut socket).take(DISMISSAL_BYTES).read_to_end(&mut Vec::new()).await
+    };
+    // Whatever goes wrong, the connection is over.
+    let _ = timeout(DISMISSAL_TIMEOUT, draining).await;
+}
+
+async fn say(link: &mut Link, frame: &[u8]) -> Result<(), HandshakeError> {
+    link.write(std::iter::once(frame)).map_err(|error| connection(&error))?;
+    timeout(HANDSHAKE_TIMEOUT, poll_fn(|cx| link.poll_flush(cx)))
+        .await
+        .map_err(|_| HandshakeError::Timeout { awaited: "room in the connection" })?
+        .map_err(|error| connection(&error))
+}
+
+/// Reads one frame of type `wanted` and returns its body; what follows it stays in `input`.
+async fn read_frame(
+    link: &mut Link,
+    input: &mut BytesMut,
+    wanted: u8,
+    name: &'static str,
+) -> Result<BytesMut, HandshakeError> {
+    let reading = async {
+        loop {
+            if let Some(header) = Header::decode(input)? {
+                let frame_bytes = header.frame_bytes();
+                let max = MAX_HELLO_BYTES;
+                if frame_bytes > max {
+                    let max = u32::try_from(max).unwrap_or(u32::MAX);
+                    let (kind, length) = (header.kind, header.length);
+                    return Err(ProtocolError::FrameSize { kind, length, max }.into());
+                }
+                if input.len() >= frame_bytes {
+                    let mut frame = input.split_to(frame_bytes);
+                    frame.advance(HEADER_BYTES);
+                    return match header.kind {
+                        kind if kind == wanted && header.stream == StreamId::CHANNEL => Ok(frame),
+                        kind::CLOSE => match Control::decode(&header, &frame)? {
+                            Control::Close { code, text } => {
+                                Err(HandshakeError::Refused { code: CloseCode(code), text })
+                            }
+                            _ => Err(ProtocolError::UnknownFrame { kind: header.kind }.into()),
+                        },
+                        kind => Err(ProtocolError::UnknownFrame { kind }.into()),
+                    };
+                }
+            }
+            let read = poll_fn(|cx| link.poll_read(cx, input)).await;
+            if read.map_err(|error| connection(&error))? == 0 {
+                let words = format!("the peer closed the connection before its {name}");
+                return Err(HandshakeError::Connection(words));
+            }
+        }
+    };
+    timeout(HANDSHAKE_TIMEOUT, reading)
+        .await
+        .map_err(|_| HandshakeError::Timeout { awaited: name })?
+}

@@ -1,0 +1,29 @@
+//! Links, channel driver, identities, shards: everything that touches a socket.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod backoff;
+mod book;
+mod channel;
+mod driver;
+mod handshake;
+mod id;
+pub mod identity;
+mod link;
+pub mod listen;
+pub mod pki;
+pub mod service;
+pub mod setting;
+pub mod shard;
+mod stream;
+pub mod tls;
+
+pub use channel::{Channel, ChannelStats, EndReason, Incoming, OpenError};
+pub use cmgmux_exchange::parts::End;
+pub use cmgmux_mux::{CloseCode, Hello, Limits, StreamCode, StreamKind};
+pub use handshake::{Established, HANDSHAKE_TIMEOUT, HandshakeError, Offer, Peer, greet};
+pub use id::Id;
+pub use identity::PeerIdentity;
+pub use service::{ConfigError, Service, ServiceError};
+pub use stream::{Chunk, RecvStream, SendStream, StreamError};

@@ -1,0 +1,310 @@
+//! The two halves of a stream, as their users hold them.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use cmgmux_exchange::parts::End;
+use cmgmux_mux::{StreamCode, Token, UsageError};
+
+use crate::book::{Entry, Rx, Tx};
+use crate::channel::{EndReason, Shared, State};
+
+/// A piece of received data.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Chunk {
+    /// The bytes; empty only if something ends here.
+    pub data: Bytes,
+    /// What ends behind them.
+    pub end: End,
+}
+
+/// Why a half of a stream ended before its time.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The peer abandoned what it was sending.
+    #[error("the peer reset the stream: {0}")]
+    Reset(StreamCode),
+    /// The peer wants no more of what we send.
+    #[error("the peer stopped the stream: {0}")]
+    Stopped(StreamCode),
+    /// The channel ended under the stream.
+    #[error("the channel was lost: {0}")]
+    ChannelLost(EndReason),
+    /// Data behind the end that this handle itself has sent.
+    #[error("the sending half is finished")]
+    Finished,
+}
+
+/// The sending half of a stream. Dropped before its end was sent, it resets the half with
+/// [`StreamCode::CANCELLED`].
+pub struct SendStream {
+    shared: Arc<Shared>,
+    token: Token,
+}
+
+impl SendStream {
+    pub(crate) fn new(shared: Arc<Shared>, token: Token) -> Self {
+        Self { shared, token }
+    }
+
+    /// Waits for room in the stream's send queue (64 KiB), which is where backpressure is felt.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Stopped`] and [`StreamError::ChannelLost`]; [`StreamError::Finished`] after
+    /// the end.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        self.shared.with(|state| {
+            let id = state.writable(self.token)?;
+            match state.core.has_room(id) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => {
+                    state.entry(self.token, |entry| wait(&mut entry.writer, cx));
+                    Poll::Pending
+                }
+                Err(_) => Poll::Ready(Err(StreamError::Finished)),
+            }
+        })
+    }
+
+    /// As [`poll_ready`](Self::poll_ready). Cancelling loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_ready`](Self::poll_ready).
+    pub async fn ready(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// Sends all of `data` and what ends behind it. Call it after [`ready`](Self::ready); one call
+    /// then always fits. Data may be empty if something ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_ready`](Self::poll_ready).
+    pub fn send(&mut self, data: Bytes, end: End) -> Result<(), StreamError> {
+        self.shared.with_output(|state| {
+            let id = match state.writable(self.token) {
+                Ok(id) => id,
+                Err(error) => return (Err(error), false),
+            };
+            match state.core.send(id, data, to_core(end)) {
+                Ok(()) => {}
+                Err(UsageError::QueueFull) => {
+                    debug_assert!(false, "send without ready");
+                    return (Err(StreamError::Finished), false);
+                }
+                Err(_) => return (Err(StreamError::Finished), false),
+            }
+            if end == End::Stream {
+                state.entry(self.token, |entry| entry.tx = Tx::Finished);
+            }
+            (Ok(()), true)
+        })
+    }
+
+    /// Abandons the half: what is queued is dropped, the peer learns `code`.
+    pub fn reset(self, code: StreamCode) {
+        self.shared.with_output(|state| {
+            let Some(id) = state.entry(self.token, |entry| entry.id) else {
+                return ((), false);
+            };
+            state.core.reset(id, code);
+            state.entry(self.token, |entry| entry.tx = Tx::Finished);
+            ((), true)
+        });
+    }
+
+    /// Waits until the peer wants no more or the channel is lost; for use beside something else
+    /// that this half waits for, such as the next piece to send.
+    pub fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        self.shared.with(|state| match state.writable(self.token) {
+            Err(StreamError::Finished) | Ok(_) => {
+                state.entry(self.token, |entry| wait(&mut entry.writer, cx));
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(error),
+        })
+    }
+}
+
+impl Drop for SendStream {
+    fn drop(&mut self) {
+        self.shared.with_output(|state| {
+            let Some((id, tx)) = state.entry(self.token, |entry| (entry.id, entry.tx)) else {
+                return ((), false);
+            };
+            if tx == Tx::Open && state.is_live(self.token) {
+                state.core.reset(id, StreamCode::CANCELLED);
+            }
+            (state.drop_handle(self.token), true)
+        });
+    }
+}
+
+/// The receiving half of a stream. Dropped before its end was read, it asks the peer to stop with
+/// [`StreamCode::CANCELLED`].
+pub struct RecvStream {
+    shared: Arc<Shared>,
+    token: Token,
+}
+
+impl RecvStream {
+    pub(crate) fn new(shared: Arc<Shared>, token: Token) -> Self {
+        Self { shared, token }
+    }
+
+    /// The next piece of data; `None` behind the end. Taking a piece grants its credit again.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Reset`] and [`StreamError::ChannelLost`].
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, StreamError>> {
+        self.shared.with_output(|state| {
+            let ended = state.ended.clone();
+            let Some(entry) = state.book.entry(self.token) else {
+                return (Poll::Ready(Ok(None)), false);
+            };
+            if let Some(chunk) = entry.inbox.pop_front() {
+                if entry.inbox.is_empty() && entry.inbox.capacity() > 4 {
+                    entry.inbox = std::collections::VecDeque::new();
+                }
+                let (id, live) = (entry.id, !entry.retired && ended.is_none());
+                let due = live && state.core.consume(id, chunk.data.len());
+                return (Poll::Ready(Ok(Some(chunk))), due);
+            }
+            let poll = match (entry.rx, ended) {
+                (Rx::Ended, _) => Poll::Ready(Ok(None)),
+                (Rx::Reset(code), _) => Poll::Ready(Err(StreamError::Reset(code))),
+                (Rx::Open, Some(reason)) => Poll::Ready(Err(StreamError::ChannelLost(reason))),
+                (Rx::Open, None) => {
+                    wait(&mut entry.reader, cx);
+                    Poll::Pending
+                }
+            };
+            (poll, false)
+        })
+    }
+
+    /// As [`poll_chunk`](Self::poll_chunk). Cancelling loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_chunk`](Self::poll_chunk).
+    pub async fn chunk(&mut self) -> Result<Option<Chunk>, StreamError> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// Asks the peer to send no more, with a reason.
+    pub fn stop(self, code: StreamCode) {
+        self.shared.with_output(|state| {
+            let Some(id) = state.entry(self.token, |entry| entry.id) else {
+                return ((), false);
+            };
+            if state.is_live(self.token) {
+                state.core.stop(id, code);
+            }
+            ((), true)
+        });
+    }
+}
+
+impl Drop for RecvStream {
+    fn drop(&mut self) {
+        self.shared.with_output(|state| {
+            let Some((id, rx)) = state.entry(self.token, |entry| (entry.id, entry.rx)) else {
+                return ((), false);
+            };
+            if rx == Rx::Open && state.is_live(self.token) {
+                state.core.stop(id, StreamCode::CANCELLED);
+            }
+            (state.drop_handle(self.token), true)
+        });
+    }
+}
+
+impl State {
+    fn entry<T>(&mut self, token: Token, look: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.book.entry(token).map(look)
+    }
+
+    /// Whether the core still knows the stream.
+    fn is_live(&mut self, token: Token) -> bool {
+        self.ended.is_none() && self.book.entry(token).is_some_and(|entry| !entry.retired)
+    }
+
+    /// The stream's id if its sending half takes data.
+    fn writable(&mut self, token: Token) -> Result<cmgmux_mux::StreamId, StreamError> {
+        let ended = self.ended.clone();
+        let entry = self.book.entry(token).ok_or(StreamError::Finished)?;
+        match (entry.tx, ended) {
+            (Tx::Stopped(code), _) => Err(StreamError::Stopped(code)),
+            (_, Some(reason)) => Err(StreamError::ChannelLost(reason)),
+            (Tx::Finished, None) => Err(StreamError::Finished),
+            (Tx::Open, None) => Ok(entry.id),
+        }
+    }
+
+    /// One of the two handles is gone; with the second goes the entry.
+    fn drop_handle(&mut self, token: Token) {
+        let Some(entry) = self.book.entry(token) else {
+            return;
+        };
+        entry.handles -= 1;
+        if entry.handles > 0 {
+            return;
+        }
+        let entry = self.book.entries.remove(token.0 as usize);
+        if self.ended.is_some() {
+            return;
+        }
+        match (entry.retired, entry.accepted) {
+            (true, true) => self.core.complete(),
+            (true, false) => {}
+            (false, _) => self.core.release(entry.id),
+        }
+    }
+}
+
+/// What ends, in the words of the core. The core knows no HTTP, the exchange no streams, so each has
+/// a word of its own.
+fn to_core(end: End) -> cmgmux_mux::End {
+    match end {
+        End::None => cmgmux_mux::End::None,
+        End::Part => cmgmux_mux::End::Part,
+        End::Stream => cmgmux_mux::End::Stream,
+    }
+}
+
+/// The reverse of [`to_core`].
+pub(crate) fn from_core(end: cmgmux_mux::End) -> End {
+    match end {
+        cmgmux_mux::End::None => End::None,
+        cmgmux_mux::End::Part => End::Part,
+        cmgmux_mux::End::Stream => End::Stream,
+    }
+}
+
+/// Remembers who waits, without cloning the waker of somebody who waits already.
+fn wait(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+impl fmt::Debug for SendStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendStream").field(&self.token.0).finish()
+    }
+}
+
+impl fmt::Debug for RecvStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecvStream").field(&self.token.0).finish()
+    }
+}

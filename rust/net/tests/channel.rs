@@ -1,0 +1,365 @@
+//! A connection point and an instance over real TLS on loopback.
+
+#![allow(clippy::unwrap_used, reason = "test code may panic")]
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cmgmux_net::pki::Authority;
+use cmgmux_net::tls::{
+    Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, channel_dialer, load_roots,
+    server_name,
+};
+use cmgmux_net::{
+    Channel, CloseCode, End, EndReason, Established, HandshakeError, Hello, Id, Limits, Offer,
+    OpenError, StreamCode, StreamError, StreamKind, greet,
+};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+/// Far beyond what anything here takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Certificates of one test, in a folder of its own.
+struct Pki {
+    folder: PathBuf,
+}
+
+impl Pki {
+    fn new(test: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("cmgmux-net-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let pki = Self { folder };
+        let gateway = Authority::create("gateway", 30).unwrap();
+        let site = Authority::create("site", 30).unwrap();
+        let stranger = Authority::create("stranger", 30).unwrap();
+        pki.write("gateway-ca.pem", &gateway.pem().certificate);
+        pki.write("site-ca.pem", &site.pem().certificate);
+        pki.write("stranger-ca.pem", &stranger.pem().certificate);
+        let server = gateway.issue_server(&["localhost"]).unwrap();
+        let point = site.issue_connection_point("NYC", "cp1").unwrap();
+        let impostor = stranger.issue_connection_point("NYC", "cp1").unwrap();
+        let abroad = site.issue_connection_point("PAR", "cp1").unwrap();
+        for (name, issued) in
+            [("server", server), ("point", point), ("impostor", impostor), ("abroad", abroad)]
+        {
+            pki.write(&format!("{name}.pem"), &issued.certificate);
+            pki.write(&format!("{name}.key"), &issued.key);
+        }
+        pki
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.join(name), text).unwrap();
+    }
+
+    fn credentials(&self, name: &str) -> Credentials {
+        let certificate = self.folder.join(format!("{name}.pem"));
+        let key = self.folder.join(format!("{name}.key"));
+        let (certificate, key) =
+            (FileSetting::new("certificate", &certificate), FileSetting::new("key", &key));
+        Credentials::load(certificate, key).unwrap()
+    }
+
+    fn trust(&self) -> Trust {
+        let ca = self.folder.join("site-ca.pem");
+        Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }]).unwrap()
+    }
+
+    async fn dial(
+        &self,
+        address: std::net::SocketAddr,
+        who: &str,
+    ) -> Result<Established, HandshakeError> {
+        let ca = self.folder.join("gateway-ca.pem");
+        let roots = load_roots(FileSetting::new("gateway_ca", &ca)).unwrap();
+        let tls = channel_dialer(&self.credentials(who), roots);
+        let socket = TcpStream::connect(address).await.unwrap();
+        let name = server_name("localhost", "server_name").unwrap();
+        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
+        greet(socket, tls, name, hello).await
+    }
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn listener() -> (tokio::net::TcpListener, std::net::SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (tokio::net::TcpListener::from_std(listener).unwrap(), address)
+}
+
+async fn answer(
+    pki: &Pki,
+    listener: &tokio::net::TcpListener,
+) -> Result<Established, HandshakeError> {
+    let (socket, _) = listener.accept().await.unwrap();
+    let trust = pki.trust();
+    let tls = channel_acceptor(&pki.credentials("server"), &trust);
+    let offer = Offer::receive(socket, tls, &trust).await?;
+    offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await
+}
+
+/// Runs `test` on a thread of its own kind, with the two ends of one channel.
+fn with_channel<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Channel, Channel) -> F) {
+    run(async {
+        let pki = Pki::new(name);
+        let (listener, address) = listener();
+        let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
+        let (point, point_driver) = Channel::start(point.unwrap()).unwrap();
+        let (instance, instance_driver) = Channel::start(instance.unwrap()).unwrap();
+        tokio::task::spawn_local(point_driver);
+        tokio::task::spawn_local(instance_driver);
+        test(point, instance).await;
+    });
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") });
+}
+
+async fn read_all(recv: &mut cmgmux_net::RecvStream) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(chunk) = recv.chunk().await? {
+        all.extend_from_slice(&chunk.data);
+    }
+    Ok(all)
+}
+
+fn pattern(bytes: usize, seed: u8) -> Bytes {
+    (0..bytes).map(|i| u8::try_from(i % 251).unwrap() ^ seed).collect()
+}
+
+#[test]
+fn streams_carry_both_directions_at_once() {
+    with_channel("both", |point, instance| async move {
+        let echo = async {
+            while let Some(incoming) = point.accept().await {
+                let (mut send, mut recv) = (incoming.send, incoming.recv);
+                tokio::task::spawn_local(async move {
+                    while let Some(chunk) = recv.chunk().await.unwrap() {
+                        send.ready().await.unwrap();
+                        send.send(chunk.data, chunk.end).unwrap();
+                    }
+                });
+            }
+        };
+        let exchange = |seed: u8| {
+            let instance = instance.clone();
+            async move {
+                let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+                let sent = pattern(3_000_000, seed);
+                let expected = sent.clone();
+                let writing = async {
+                    for piece in sent.chunks(10_000) {
+                        send.ready().await.unwrap();
+                        send.send(Bytes::copy_from_slice(piece), End::None).unwrap();
+                    }
+                    send.ready().await.unwrap();
+                    send.send(Bytes::new(), End::Stream).unwrap();
+                };
+                let ((), read) = tokio::join!(writing, read_all(&mut recv));
+                assert!(read.unwrap() == expected, "stream {seed} came back changed");
+            }
+        };
+        tokio::select! {
+            () = echo => panic!("the channel ended"),
+            _ = async { tokio::join!(exchange(1), exchange(2), exchange(3)) } => {}
+        }
+        drop(instance);
+    });
+}
+
+#[test]
+fn a_thousand_idle_streams_end_at_their_baseline() {
+    with_channel("idle", |point, instance| async move {
+        let mut held = Vec::new();
+        for _ in 0..1_000 {
+            let (mut send, recv) = instance.try_open(StreamKind::Exchange).unwrap();
+            send.ready().await.unwrap();
+            send.send(Bytes::from_static(b"poll"), End::Stream).unwrap();
+            held.push((send, recv));
+        }
+        let mut taken = Vec::new();
+        while taken.len() < held.len() {
+            taken.push(point.accept().await.unwrap());
+        }
+        assert_eq!((instance.stats().streams, point.stats().handles), (1_000, 1_000));
+        drop(held);
+        for incoming in &mut taken {
+            let error = std::future::poll_fn(|cx| incoming.send.poll_broken(cx)).await;
+            assert_eq!(error, StreamError::Stopped(StreamCode::CANCELLED));
+        }
+        drop(taken);
+        // A last stream comes behind everything that the others left to say.
+        let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::new(), End::Stream).unwrap();
+        let mut last = point.accept().await.unwrap();
+        last.send.send(Bytes::new(), End::Stream).unwrap();
+        drop(last);
+        while recv.chunk().await.unwrap().is_some() {}
+        drop((send, recv));
+        for end in [&point, &instance] {
+            let stats = end.stats();
+            assert_eq!((stats.streams, stats.handles, stats.queued_bytes), (0, 0, 0), "{stats:?}");
+        }
+    });
+}
+
+#[test]
+fn a_sleeping_reader_holds_its_writer_and_nobody_else() {
+    with_channel("sleeper", |point, instance| async move {
+        let (mut asleep, _unread) = instance.try_open(StreamKind::Exchange).unwrap();
+        let mut queued = 0;
+        let filling = async {
+            loop {
+                asleep.ready().await.unwrap();
+                asleep.send(pattern(8_192, 0), End::None).unwrap();
+                queued += 8_192;
+            }
+        };
+        let sleeper = async {
+            let sleeper = point.accept().await.unwrap();
+            let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+            let mut awake = point.accept().await.unwrap();
+            for round in 0..500 {
+                send.ready().await.unwrap();
+                send.send(pattern(8_192, 1), End::None).unwrap();
+                let mut got = 0;
+                while got < 8_192 {
+                    got += awake.recv.chunk().await.unwrap().unwrap().data.len();
+                }
+                assert_eq!(got, 8_192, "round {round}");
+            }
+            drop((recv.chunk(), sleeper));
+        };
+        tokio::select! {
+            () = filling => {}
+            () = sleeper => {}
+        }
+        assert!(queued <= 36 * 1024 + 64 * 1024 + 2 * 8_192, "{queued} bytes were taken");
+    });
+}
+
+#[test]
+fn a_killed_link_ends_every_stream_with_its_reason() {
+    with_channel("killed", |point, instance| async move {
+        let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"x"), End::None).unwrap();
+        let mut incoming = point.accept().await.unwrap();
+        incoming.recv.chunk().await.unwrap();
+        point.close(CloseCode::INTERNAL, "planned by the test");
+        let code = CloseCode::INTERNAL;
+        let reason = EndReason::ClosedByPeer { code, text: "planned by the test".to_owned() };
+        assert_eq!(instance.ended().await, reason);
+        assert_eq!(recv.chunk().await, Err(StreamError::ChannelLost(reason.clone())));
+        assert_eq!(send.ready().await, Err(StreamError::ChannelLost(reason)));
+        assert_eq!(instance.try_open(StreamKind::Exchange).unwrap_err(), OpenError::Lost);
+        assert!(matches!(incoming.recv.chunk().await, Err(StreamError::ChannelLost(_))));
+        assert!(point.accept().await.is_none());
+    });
+}
+
+#[test]
+fn a_draining_channel_ends_once_its_streams_have() {
+    with_channel("drain", |point, instance| async move {
+        let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"last"), End::Stream).unwrap();
+        let mut incoming = point.accept().await.unwrap();
+        point.drain(Duration::from_secs(3_600));
+        incoming.send.send(Bytes::from_static(b"answer"), End::Stream).unwrap();
+        assert_eq!(read_all(&mut incoming.recv).await.unwrap(), b"last");
+        assert_eq!(read_all(&mut recv).await.unwrap(), b"answer");
+        drop((incoming, send, recv));
+        assert!(matches!(instance.ended().await, EndReason::ClosedByPeer { .. }));
+        assert!(matches!(point.ended().await, EndReason::Closed { .. }));
+    });
+}
+
+#[test]
+fn a_reset_and_a_stop_carry_their_codes() {
+    with_channel("codes", |point, instance| async move {
+        let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"x"), End::None).unwrap();
+        let incoming = point.accept().await.unwrap();
+        incoming.send.reset(StreamCode(0x103));
+        incoming.recv.stop(StreamCode(0x104));
+        assert_eq!(recv.chunk().await, Err(StreamError::Reset(StreamCode(0x103))));
+        let broken = std::future::poll_fn(|cx| send.poll_broken(cx)).await;
+        assert_eq!(broken, StreamError::Stopped(StreamCode(0x104)));
+    });
+}
+
+#[test]
+fn a_certificate_of_a_strange_ca_is_refused_in_words_on_both_sides() {
+    run(async {
+        let pki = Pki::new("strange");
+        let (listener, address) = listener();
+        let (dialled, accepted) =
+            tokio::join!(pki.dial(address, "impostor"), answer(&pki, &listener));
+        let (dialled, accepted) = (dialled.unwrap_err(), accepted.unwrap_err());
+        assert!(matches!(accepted, HandshakeError::Tls(_)), "{accepted:?}");
+        assert!(accepted.to_string().contains("trust"), "{accepted}");
+        assert!(dialled.to_string().contains("trust"), "{dialled}");
+    });
+}
+
+#[test]
+fn a_certificate_of_a_site_that_its_ca_may_not_vouch_for_is_refused_in_words() {
+    run(async {
+        let pki = Pki::new("abroad");
+        let (listener, address) = listener();
+        let (dialled, accepted) =
+            tokio::join!(pki.dial(address, "abroad"), answer(&pki, &listener));
+        let (dialled, accepted) = (dialled.unwrap_err(), accepted.unwrap_err());
+        assert!(matches!(accepted, HandshakeError::NotVouched(_)), "{accepted:?}");
+        let HandshakeError::Refused { code, text } = &dialled else { panic!("{dialled:?}") };
+        assert_eq!(*code, CloseCode::NOT_VOUCHED);
+        assert!(text.contains("PAR"), "{text}");
+    });
+}
+
+#[test]
+fn i1_foreign_bytes_never_become_a_channel() {
+    run(async {
+        let pki = Pki::new("foreign");
+        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-x\r\n", &[0x16, 3, 1, 0, 5, 9, 9]] {
+            let (listener, address) = listener();
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            socket.write_all(bytes).unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            let refused = answer(&pki, &listener).await.unwrap_err();
+            assert!(matches!(refused, HandshakeError::Tls(_)), "{refused:?}");
+        }
+    });
+}
+
+#[test]
+fn an_instance_that_refuses_a_hello_says_why() {
+    run(async {
+        let pki = Pki::new("refused");
+        let (listener, address) = listener();
+        let refusing = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let trust = pki.trust();
+            let tls = channel_acceptor(&pki.credentials("server"), &trust);
+            let offer = Offer::receive(socket, Arc::clone(&tls), &trust).await.unwrap();
+            assert_eq!((offer.peer.site.as_str(), offer.peer.name.as_str()), ("NYC", "cp1"));
+            offer.refuse(CloseCode::WRONG_INSTANCE, "this is instance 1").await;
+        };
+        let (dialled, ()) = tokio::join!(pki.dial(address, "point"), refusing);
+        let HandshakeError::Refused { code, text } = dialled.unwrap_err() else { panic!() };
+        assert_eq!((code, text.as_str()), (CloseCode::WRONG_INSTANCE, "this is instance 1"));
+    });
+}
