@@ -1,0 +1,131 @@
+//! A client's connection: bytes in, bytes out, and how long it may take.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, timeout};
+use tokio_rustls::server::TlsStream;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 * 1024;
+/// Time that the end of a connection may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// What a client may still send after its request was answered before it was complete.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// One client connection behind its TLS handshake. While it waits it holds no buffers of its own.
+pub(crate) struct Client {
+    io: TlsStream<TcpStream>,
+    pub(crate) address: SocketAddr,
+    /// Received and not yet understood.
+    pub(crate) input: BytesMut,
+    /// To be sent.
+    pub(crate) output: BytesMut,
+    /// Bytes that the client has sent or taken, to tell a slow client from a stalled one.
+    pub(crate) moved_bytes: u64,
+}
+
+impl Client {
+    pub(crate) fn new(io: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Self { io, address, input, output, moved_bytes: 0 }
+    }
+
+    /// The chain that the client showed; it holds the key of the first certificate, no more is known.
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.io.get_ref().1.peer_certificates().unwrap_or_default()
+    }
+
+    /// Appends what the client sent to `input`; `Ok(0)` if it sends no more.
+    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(READ_BYTES);
+        let poll = pin!(self.io.read_buf(&mut self.input)).poll(cx);
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        let read = ready!(poll)?;
+        self.moved_bytes += read as u64;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Sends all of `output`.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.output.has_remaining() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
+            self.output.advance(written);
+            self.moved_bytes += written as u64;
+        }
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.output = BytesMut::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is left of `output`, says that nothing more will come, and closes.
+    pub(crate) async fn close(mut self: Box<Self>) {
+        // The client may be gone already; there is nobody left to tell.
+        let _ = timeout(FAREWELL, self.say_goodbye()).await;
+    }
+
+    async fn say_goodbye(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_flush(cx)).await?;
+        self.io.shutdown().await
+    }
+
+    /// As [`close`](Self::close), for a connection on which the client may still be sending: closing
+    /// with unread bytes would reset the connection before its answer has been read.
+    pub(crate) async fn linger(mut self: Box<Self>) {
+        let draining = async {
+            self.say_goodbye().await?;
+            let mut left = LINGER_BYTES;
+            loop {
+                let read = poll_fn(|cx| self.poll_fill(cx)).await?;
+                self.input.clear();
+                left = left.saturating_sub(read);
+                if read == 0 || left == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        // As in `close`.
+        let _ = timeout(FAREWELL, draining).await;
+    }
+}
+
+/// A deadline that moves often and is rarely reached. Costs a timer only once one was needed.
+#[derive(Default)]
+pub(crate) struct Alarm {
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// Ready once `at` has passed; never without one.
+    pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        let Some(at) = at else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if at <= Instant::now() {
+            return Poll::Ready(());
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
+        // A timer that is early is moved when it goes off, which is rarer than each change of `at`.
+        if timer.deadline() > at.into() {
+            timer.as_mut().reset(at.into());
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if at <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(at.into());
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,152 @@
+//! One gateway instance as a service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cmgmux_net::admin::AdminServer;
+use cmgmux_net::listen::{bind_group, bind_one};
+use cmgmux_net::shard::Shards;
+use cmgmux_net::tls::{channel_acceptor, front_acceptor};
+use cmgmux_net::{ConfigError, Service, ServiceError};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tracing::info;
+
+use crate::instance::Instance;
+use crate::links::LinkListener;
+use crate::settings::{GatewayConfig, Settings};
+use crate::shard::{self, ShardStart};
+
+/// Channels on their way to one shard.
+const MAX_WAITING_LINKS: usize = 64;
+
+/// A running gateway instance.
+pub struct Gateway {
+    core: Arc<Core>,
+    admin: Option<AdminServer>,
+    client_address: SocketAddr,
+    channel_address: SocketAddr,
+}
+
+/// What the status is taken from.
+struct Core {
+    instance: Arc<Instance>,
+    shards: Shards,
+}
+
+impl Core {
+    fn status(&self) -> Value {
+        self.instance.status(self.shards.panics())
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field("client_address", &self.client_address)
+            .field("channel_address", &self.channel_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gateway {
+    /// Where clients are served.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Where connection points are accepted.
+    #[must_use]
+    pub fn channel_address(&self) -> SocketAddr {
+        self.channel_address
+    }
+}
+
+impl Service for Gateway {
+    type Config = GatewayConfig;
+
+    fn start(config: GatewayConfig) -> Result<Self, ConfigError> {
+        let settings = Settings::read(&config)?;
+        let count = settings.shards;
+        let listeners = bind_group(&config.listen, count, "listen")?;
+        let channel_listener = bind_one(&config.channel_listen(), "channel_listen")?;
+        let address = |listener: &std::net::TcpListener, key| {
+            listener.local_addr().map_err(|error| ConfigError::new(key, error.to_string()))
+        };
+        let client_address = match listeners.first() {
+            Some(first) => address(first, "listen")?,
+            None => return Err(ConfigError::new("shards", "at least one is needed")),
+        };
+        let channel_address = address(&channel_listener, "channel_listen")?;
+        let instance = Arc::new(Instance::new(
+            config.index,
+            count,
+            settings.timeouts,
+            settings.clients_per_shard,
+        ));
+        let front = front_acceptor(&settings.credentials);
+        let channels = channel_acceptor(&settings.credentials, &settings.trust);
+        let shards = Shards::start_with_control("gateway", count)?;
+        let mut senders = Vec::with_capacity(count);
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (sender, links) = mpsc::channel(MAX_WAITING_LINKS);
+            senders.push(sender);
+            let (instance, tls) = (Arc::clone(&instance), Arc::clone(&front));
+            let start = ShardStart { instance, tls, listener, links };
+            shards.spawn_on(number, move |shard| shard::run(shard, start));
+        }
+        let links = LinkListener {
+            instance: Arc::clone(&instance),
+            listener: channel_listener,
+            tls: channels,
+            trust: settings.trust,
+            shards: senders,
+        };
+        shards.spawn_control(move |thread| links.run(thread));
+        let core = Arc::new(Core { instance, shards });
+        let admin = start_admin(&config, &core).inspect_err(|_| {
+            core.shards.request_stop(Duration::ZERO);
+            // The setting is what went wrong, not the shards.
+            let _ = core.shards.wait();
+        })?;
+        info!(
+            index = config.index,
+            clients = %client_address,
+            channels = %channel_address,
+            shards = count,
+            "gateway instance is up"
+        );
+        Ok(Self { core, admin, client_address, channel_address })
+    }
+
+    fn status(&self) -> Value {
+        self.core.status()
+    }
+
+    fn request_stop(&self, grace: Duration) {
+        info!(grace_s = grace.as_secs_f64(), "gateway instance is stopping");
+        self.core.instance.begin_stop();
+        self.core.shards.request_stop(grace);
+    }
+
+    fn wait(&self) -> Result<(), ServiceError> {
+        let ended = self.core.shards.wait();
+        if let Some(admin) = &self.admin {
+            admin.request_stop();
+            ended.and(admin.wait())
+        } else {
+            ended
+        }
+    }
+}
+
+fn start_admin(
+    config: &GatewayConfig,
+    core: &Arc<Core>,
+) -> Result<Option<AdminServer>, ConfigError> {
+    let Some(path) = &config.admin_socket else { return Ok(None) };
+    let core = Arc::clone(core);
+    AdminServer::start(path, Arc::new(move || core.status())).map(Some)
+}

@@ -1,0 +1,173 @@
+//! What all threads of an instance share: sites, counters, the channels for the status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use cmgmux_exchange::refusal::Reason;
+use cmgmux_net::listen::AcceptCounters;
+use cmgmux_net::{Channel, Id};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use crate::settings::Timeouts;
+use crate::sites::Sites;
+
+/// The state of one instance beyond its threads.
+pub(crate) struct Instance {
+    pub(crate) index: u8,
+    pub(crate) boot_id: Id,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) clients_per_shard: usize,
+    pub(crate) sites: Sites,
+    pub(crate) shards: Vec<ShardCounters>,
+    /// Error answers to clients, by the number of their reason.
+    refusals: Vec<AtomicU64>,
+    /// Answers that broke off after they had begun.
+    pub(crate) broken_answers: AtomicU64,
+    pub(crate) links: LinkCounters,
+    /// Live channels of all shards.
+    channels: Mutex<Vec<(usize, Channel)>>,
+    since: Instant,
+    stopping: AtomicBool,
+}
+
+/// Counters of one shard, written by it alone.
+#[derive(Default)]
+pub(crate) struct ShardCounters {
+    pub(crate) accepts: Arc<AcceptCounters>,
+    pub(crate) clients_open: AtomicU64,
+    pub(crate) tls_failed: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    pub(crate) exchanges_open: AtomicU64,
+}
+
+/// Counters of the channel port.
+#[derive(Default)]
+pub(crate) struct LinkCounters {
+    pub(crate) accepts: Arc<AcceptCounters>,
+    pub(crate) established: AtomicU64,
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl LinkCounters {
+    /// Counts a link that did not become a channel.
+    pub(crate) fn refuse(&self, reason: &'static str) {
+        *self.refused.lock().entry(reason).or_default() += 1;
+    }
+}
+
+/// Counts one thing for as long as it lives.
+pub(crate) struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(counter: &'a AtomicU64) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Instance {
+    pub(crate) fn new(
+        index: u8,
+        shards: usize,
+        timeouts: Timeouts,
+        clients_per_shard: usize,
+    ) -> Self {
+        Self {
+            index,
+            boot_id: Id::random(),
+            timeouts,
+            clients_per_shard,
+            sites: Sites::default(),
+            shards: (0..shards).map(|_| ShardCounters::default()).collect(),
+            refusals: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            broken_answers: AtomicU64::new(0),
+            links: LinkCounters::default(),
+            channels: Mutex::new(Vec::new()),
+            since: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the instance stops, for the status.
+    pub(crate) fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts an error answer.
+    pub(crate) fn refuse(&self, reason: Reason) {
+        if let Some(counter) = self.refusals.get(reason.index()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a live channel of a shard.
+    pub(crate) fn add_channel(&self, shard: usize, channel: Channel) {
+        self.channels.lock().push((shard, channel));
+    }
+
+    /// Forgets a channel that has ended.
+    pub(crate) fn remove_channel(&self, channel: &Channel) {
+        self.channels.lock().retain(|(_, other)| !other.is_same(channel));
+    }
+
+    /// Counters and state as the admin socket serves them.
+    pub(crate) fn status(&self, panics: u64) -> Value {
+        let channels = self.channels.lock().clone();
+        let channel = |(shard, channel): &(usize, Channel)| {
+            let mut stats = serde_json::to_value(channel.stats()).unwrap_or_default();
+            stats["shard"] = json!(shard);
+            stats
+        };
+        let shard = |(number, shard): (usize, &ShardCounters)| {
+            json!({
+                "shard": number,
+                "clients_open": shard.clients_open.load(Ordering::Relaxed),
+                "clients_total": shard.accepts.accepted(),
+                "accept_failures_total": shard.accepts.failed(),
+                "tls_failures_total": shard.tls_failed.load(Ordering::Relaxed),
+                "requests_total": shard.requests.load(Ordering::Relaxed),
+                "exchanges_open": shard.exchanges_open.load(Ordering::Relaxed),
+            })
+        };
+        let refusals: Map<String, Value> = Reason::ALL
+            .iter()
+            .zip(&self.refusals)
+            .map(|(reason, count)| (reason.code().to_owned(), count.load(Ordering::Relaxed)))
+            .filter(|&(_, count)| count > 0)
+            .map(|(code, count)| (code, count.into()))
+            .collect();
+        json!({
+            "role": "gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "index": self.index,
+            "boot_id": self.boot_id,
+            "uptime_s": self.since.elapsed().as_secs_f64(),
+            "state": match (self.stopping.load(Ordering::Relaxed), channels.is_empty()) {
+                (true, _) => "draining",
+                (false, true) => "waiting for a connection point",
+                (false, false) => "ready",
+            },
+            "shards": self.shards.iter().enumerate().map(shard).collect::<Vec<_>>(),
+            "channels": channels.iter().map(channel).collect::<Vec<_>>(),
+            "sites": self.sites.status(),
+            "refusals": refusals,
+            "broken_answers_total": self.broken_answers.load(Ordering::Relaxed),
+            "panics_total": panics,
+            "links": {
+                "accepted_total": self.links.accepts.accepted(),
+                "established_total": self.links.established.load(Ordering::Relaxed),
+                "refused": *self.links.refused.lock(),
+            },
+        })
+    }
+}

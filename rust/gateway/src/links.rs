@@ -1,0 +1,139 @@
+//! The channel port: links of connection points are checked here and handed to their shard.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cmgmux_net::listen::Acceptor;
+use cmgmux_net::shard::Shard;
+use cmgmux_net::tls::Trust;
+use cmgmux_net::{CloseCode, Established, HandshakeError, Id, Limits, Offer};
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{info, warn};
+
+use crate::instance::Instance;
+
+/// Handshakes under way at a time; further links wait in the system's queue.
+const MAX_HANDSHAKES: usize = 512;
+/// Streams that a connection point may have open: control streams only.
+const CONTROL_STREAMS: u32 = 16;
+
+/// Accepts links until the instance stops.
+pub(crate) struct LinkListener {
+    pub(crate) instance: Arc<Instance>,
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) trust: Trust,
+    /// Where each shard takes its channels.
+    pub(crate) shards: Vec<mpsc::Sender<Established>>,
+}
+
+impl LinkListener {
+    /// Runs on the control thread.
+    ///
+    /// # Errors
+    ///
+    /// The listener is lost.
+    pub(crate) async fn run(self, thread: Shard) -> Result<(), String> {
+        let counters = Arc::clone(&self.instance.links.accepts);
+        let acceptor = Acceptor::new(self.listener, counters)
+            .map_err(|error| format!("cannot watch the channel port: {error}"))?;
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let context = Rc::new(Context {
+            instance: self.instance,
+            tls: self.tls,
+            trust: self.trust,
+            shards: self.shards,
+        });
+        loop {
+            let accepting = async {
+                let place = Arc::clone(&handshakes).acquire_owned().await;
+                (place, acceptor.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = thread.stop().requested() => return Ok(()),
+                accepted = accepting => accepted,
+            };
+            let (socket, address) =
+                accepted.map_err(|error| format!("the channel port is lost: {error}"))?;
+            let context = Rc::clone(&context);
+            thread.spawn(async move {
+                context.receive(socket, address).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+struct Context {
+    instance: Arc<Instance>,
+    tls: Arc<ServerConfig>,
+    trust: Trust,
+    shards: Vec<mpsc::Sender<Established>>,
+}
+
+impl Context {
+    /// Takes one link through its handshake and to its shard.
+    async fn receive(&self, socket: TcpStream, address: SocketAddr) {
+        let links = &self.instance.links;
+        let offer = match Offer::receive(socket, Arc::clone(&self.tls), &self.trust).await {
+            Ok(offer) => offer,
+            Err(error) => {
+                links.refuse(error.reason());
+                warn!(%address, reason = error.reason(), %error, "link refused");
+                return;
+            }
+        };
+        let peer = offer.peer.clone();
+        match self.establish(offer).await {
+            Ok(()) => {
+                links.established.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((reason, error)) => {
+                links.refuse(reason);
+                warn!(%address, %peer, reason, %error, "link refused");
+            }
+        }
+    }
+
+    async fn establish(&self, offer: Offer) -> Result<(), (&'static str, String)> {
+        let index = self.instance.index;
+        if offer.hello.instance != index {
+            let text = format!(
+                "this is instance {index}, and instance {} was meant: check the address of the \
+                 connection point's [[instances]] entry",
+                offer.hello.instance
+            );
+            offer.refuse(CloseCode::WRONG_INSTANCE, &text).await;
+            return Err(("wrong_instance", text));
+        }
+        let ordinal = usize::from(offer.hello.ordinal);
+        let Some(shard) = self.shards.get(ordinal) else {
+            let text =
+                format!("this instance has {} shards and no number {ordinal}", self.shards.len());
+            offer.refuse(CloseCode::WRONG_ORDINAL, &text).await;
+            return Err(("wrong_ordinal", text));
+        };
+        let place = match shard.try_reserve() {
+            Ok(place) => place,
+            Err(_) => {
+                let text = "the shard takes no channels at present".to_owned();
+                offer.refuse(CloseCode::DRAINING, &text).await;
+                return Err(("draining", text));
+            }
+        };
+        let limits = Limits { max_streams: CONTROL_STREAMS, ..Limits::default() };
+        let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
+        let (peer, channel_id) = (offer.peer.clone(), Id::random());
+        let established = offer
+            .accept(limits, shards, self.instance.boot_id, channel_id)
+            .await
+            .map_err(|error: HandshakeError| (error.reason(), error.to_string()))?;
+        info!(%peer, ordinal, channel = %channel_id, "connection point connected");
+        place.send(established);
+        Ok(())
+    }
+}

@@ -1,0 +1,200 @@
+//! Exchanges that pass.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use cmgmux_net::{End, Incoming, StreamCode, StreamError};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+
+use crate::clients::{ends, exchange, get, read_answer};
+use crate::world::{answer, with_world};
+
+/// Reads a request to its end and gives its bytes.
+async fn request_of(stream: &mut Incoming) -> String {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.recv.chunk().await.unwrap() {
+        all.extend_from_slice(&chunk.data);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+#[test]
+fn a_connection_carries_one_request_after_the_other() {
+    with_world(json!({}), |world| async move {
+        world.connect(|stream| answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2", "ok")).await;
+        let mut client = world.client(None).await;
+        for _ in 0..3 {
+            let (head, body) = exchange(&mut client, get("/open/x")).await;
+            assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+            assert!(head.contains("\r\ndate: ") && !head.contains("proxy-status"), "{head}");
+            assert_eq!(body, "ok");
+        }
+        // Both requests at once, answered in order.
+        let both = format!("{}{}", get("/open/1"), get("/open/2"));
+        exchange(&mut client, both).await;
+        assert_eq!(read_answer(&mut client).await.1, "ok");
+    });
+}
+
+#[test]
+fn the_role_is_told_who_asks_by_fields_that_clients_cannot_set() {
+    with_world(json!({}), |world| async move {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let requests = Rc::clone(&seen);
+        world
+            .connect(move |mut stream| {
+                let requests = Rc::clone(&requests);
+                async move {
+                    let request = request_of(&mut stream).await;
+                    requests.borrow_mut().push(request);
+                    answer(stream, "HTTP/1.1 204 No Content", "").await;
+                }
+            })
+            .await;
+        let forged = "Client-Cert: :AAAA:\r\nCmgmux-Identity: forged\r\nForwarded: for=forged\r\n";
+        let request = |path| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{forged}\r\n");
+        let mut client = world.client(Some("client")).await;
+        let (head, _) = exchange(&mut client, request("/closed")).await;
+        assert!(head.starts_with("HTTP/1.1 204"), "{head}");
+        exchange(&mut client, request("/open")).await;
+        let [closed, open] = &seen.borrow()[..] else { panic!("two requests") };
+        assert!(!closed.contains("forged") && !closed.contains(":AAAA:"), "{closed}");
+        assert!(closed.contains("client-cert: :") && closed.contains("client-17"), "{closed}");
+        assert!(closed.contains("forwarded: for=127.0.0.1"), "{closed}");
+        assert!(closed.contains("traceparent: 00-"), "{closed}");
+        assert!(!open.contains("forged") && !open.contains("client-cert"), "{open}");
+    });
+}
+
+#[test]
+fn a_body_of_undeclared_length_arrives_whole_in_both_directions() {
+    with_world(json!({}), |world| async move {
+        world
+            .connect(|mut stream| async move {
+                let request = request_of(&mut stream).await;
+                assert!(request.ends_with("hello world"), "{request}");
+                assert!(!request.contains("chunked"), "{request}");
+                answer(stream, "HTTP/1.1 200 OK", "as it comes").await;
+            })
+            .await;
+        let mut client = world.client(None).await;
+        let request = "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+        let (head, body) = exchange(&mut client, request).await;
+        assert!(head.contains("transfer-encoding: chunked"), "{head}");
+        assert_eq!(body, "b\r\nas it comes\r\n0\r\n\r\n");
+        exchange(&mut client, request).await;
+    });
+}
+
+#[test]
+fn an_expectation_is_answered_by_the_gateway() {
+    with_world(json!({}), |world| async move {
+        world.connect(|stream| answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2", "ok")).await;
+        let mut client = world.client(None).await;
+        let head = "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\
+             Expect: 100-continue\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut interim = [0; 25];
+        client.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(exchange(&mut client, "abc").await.1, "ok");
+    });
+}
+
+#[test]
+fn a_head_request_gets_the_head_alone() {
+    with_world(json!({}), |world| async move {
+        world.connect(|stream| answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 512", "")).await;
+        let mut client = world.client(None).await;
+        let request = "HEAD /open HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        for _ in 0..2 {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            assert!(String::from_utf8(head).unwrap().contains("content-length: 512"));
+        }
+    });
+}
+
+#[test]
+fn an_answer_that_breaks_off_never_looks_complete() {
+    with_world(json!({}), |world| async move {
+        let has_half = Rc::new(Notify::new());
+        let noticed = Rc::clone(&has_half);
+        world
+            .connect(move |stream| {
+                let seen = Rc::clone(&noticed);
+                async move {
+                    let Incoming { mut send, recv, .. } = stream;
+                    send.send(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\n"), End::Part).unwrap();
+                    send.send(Bytes::from_static(b"half"), End::None).unwrap();
+                    drop(recv);
+                    send.ready().await.unwrap();
+                    // A reset overtakes data that waits, so the client says when it has it.
+                    seen.notified().await;
+                    send.reset(StreamCode(0x102));
+                }
+            })
+            .await;
+        let mut client = world.client(None).await;
+        client.write_all(get("/open").as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        while !all.ends_with(b"half\r\n") {
+            all.push(client.read_u8().await.unwrap());
+        }
+        has_half.notify_one();
+        // The end without a closing alert is an error to a TLS client.
+        let end = client.read_to_end(&mut all).await;
+        assert!(end.is_err(), "a clean end");
+        assert!(all.ends_with(b"4\r\nhalf\r\n"), "more than was sent");
+        assert_eq!(world.refusals("role-broke-off"), 1);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_stream() {
+    with_world(json!({}), |world| async move {
+        let (sender, mut streams) = mpsc::unbounded_channel();
+        world
+            .connect(move |stream| {
+                sender.send(stream).unwrap();
+                async {}
+            })
+            .await;
+        let mut client = world.client(None).await;
+        client.write_all(get("/held").as_bytes()).await.unwrap();
+        let mut stream = streams.recv().await.unwrap();
+        drop(client);
+        let broken = std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
+        assert_eq!(broken, StreamError::Stopped(StreamCode(0x103)));
+    });
+}
+
+#[test]
+fn an_answer_before_the_end_of_the_body_ends_the_connection_after_it() {
+    with_world(json!({}), |world| async move {
+        world
+            .connect(|stream| async move {
+                let Incoming { mut send, recv, .. } = stream;
+                recv.stop(StreamCode::CANCELLED);
+                let head =
+                    Bytes::from_static(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\n");
+                send.send(head, End::Part).unwrap();
+                send.send(Bytes::from_static(b"no"), End::Stream).unwrap();
+            })
+            .await;
+        let mut client = world.client(None).await;
+        let request = "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\npart";
+        let (head, body) = exchange(&mut client, request).await;
+        assert!(head.starts_with("HTTP/1.1 401") && head.contains("connection: close"), "{head}");
+        assert_eq!(body, "no");
+        assert!(ends(&mut client).await);
+    });
+}

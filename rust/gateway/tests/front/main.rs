@@ -1,0 +1,8 @@
+//! A real instance, real TLS clients, and a connection point made of the test's own closures.
+
+#![allow(clippy::unwrap_used, reason = "test code may panic")]
+
+mod clients;
+mod exchanges;
+mod refusals;
+mod world;
