@@ -1,0 +1,251 @@
+//! The swarm against the sample role, and against gateways that misbehave.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use cmgmux_load::{Swarm, SwarmConfig, SwarmReport};
+use cmgmux_net::Service;
+use serde_json::{Value, json};
+
+use crate::gateway::{Behaviour, Gateway};
+use crate::http::push;
+use crate::{await_count, end, start_role};
+
+/// `settings` with some of them replaced.
+fn with(mut settings: Value, changes: Value) -> Value {
+    let (Value::Object(settings_map), Value::Object(changes)) = (&mut settings, changes) else {
+        panic!("settings are objects");
+    };
+    settings_map.extend(changes);
+    settings
+}
+
+fn start_swarm(settings: Value) -> Swarm {
+    let config: SwarmConfig = serde_json::from_value(settings).unwrap();
+    Swarm::start(config).unwrap()
+}
+
+/// The report of a swarm of three that runs until it ends by itself.
+fn outcome(gateway: &Gateway, changes: Value) -> SwarmReport {
+    let swarm = start_swarm(with(with(gateway.swarm_settings(), json!({ "clients": 3 })), changes));
+    swarm.wait().unwrap();
+    swarm.report()
+}
+
+fn assert_only_reason(report: &SwarmReport, words: &str, clients: u64) {
+    let reasons: Vec<_> = report.reasons.iter().collect();
+    assert!(
+        matches!(&reasons[..], [(reason, count)] if reason.contains(words) && **count == clients),
+        "expected {clients} times {words:?}: {reasons:?}"
+    );
+}
+
+#[test]
+fn two_hundred_clients_all_get_their_own_message() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = with(
+        gateway.swarm_settings(),
+        json!({
+            "clients": 200,
+            "first_client": 1_000,
+            "shards": 2,
+            "certificate": gateway.folder.path("client.pem"),
+            "key": gateway.folder.path("client.key"),
+        }),
+    );
+    let swarm = start_swarm(settings);
+    await_count(&role, "held", 200);
+    assert_eq!(swarm.status()["phase"], "holding");
+    assert_eq!(push(role.address(), "1199", "just you").status, 202);
+    assert_eq!(push(role.address(), "*", "everybody").json()["delivered"], 199);
+
+    swarm.wait().unwrap();
+    let report = swarm.report();
+    assert_eq!((report.clients, report.answered, report.answers), (200, 200, 200));
+    assert_eq!((report.wrong, report.failed, report.stopped), (0, 0, 0), "{report:?}");
+    assert!(report.connect_s.is_some_and(|connected| connected <= report.elapsed_s));
+    assert!(report.answer_times.is_some_and(|times| times.min_s <= times.max_s));
+    assert_eq!(swarm.status()["phase"], "ended");
+    assert_eq!((gateway.connections(), gateway.with_certificate()), (200, 200));
+    end(&role);
+}
+
+#[test]
+fn a_killed_swarm_frees_the_places_of_the_role() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let swarm = start_swarm(with(gateway.swarm_settings(), json!({ "clients": 20 })));
+    await_count(&role, "held", 20);
+    end(&swarm);
+    assert_eq!(swarm.report().stopped, 20);
+    await_count(&role, "abandoned_total", 20);
+    await_count(&role, "held", 0);
+    end(&role);
+}
+
+#[test]
+fn several_polls_go_over_one_connection() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = json!({ "clients": 10, "polls_per_client": 3 });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    for round in 1..=3 {
+        await_count(&role, "polls_total", round * 10);
+        await_count(&role, "held", 10);
+        assert_eq!(push(role.address(), "*", "again").json()["delivered"], 10);
+    }
+    swarm.wait().unwrap();
+    let report = swarm.report();
+    assert_eq!((report.answered, report.answers, gateway.connections()), (10, 30, 10));
+    end(&role);
+}
+
+#[test]
+fn an_endless_swarm_polls_until_it_is_stopped() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = json!({ "clients": 5, "polls_per_client": 0 });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    for round in 1..=3 {
+        await_count(&role, "polls_total", round * 5);
+        await_count(&role, "held", 5);
+        push(role.address(), "*", "again");
+        await_count(&swarm, "answers", round * 5);
+    }
+    await_count(&role, "held", 5);
+    // Within the grace the clients get the answers that they wait for, but poll no more.
+    swarm.request_stop(Duration::from_secs(60));
+    assert_eq!(push(role.address(), "*", "last").json()["delivered"], 5);
+    swarm.wait().unwrap();
+    let report = swarm.report();
+    assert_eq!((report.answered, report.stopped, report.answers), (0, 5, 20));
+    assert_eq!(role.status()["polls_total"], 20);
+    end(&role);
+}
+
+#[test]
+fn empty_polls_are_repeated() {
+    let role = start_role(json!({ "poll_timeout_s": 0.05 }));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let swarm = start_swarm(with(gateway.swarm_settings(), json!({ "clients": 1 })));
+    while swarm.report().empty_polls < 2 {
+        assert_eq!(swarm.report().failed, 0, "{:?}", swarm.report());
+        std::thread::yield_now();
+    }
+    while push(role.address(), "0", "at last").status != 202 {}
+    swarm.wait().unwrap();
+    assert_eq!(swarm.report().answered, 1);
+    end(&role);
+}
+
+#[test]
+fn a_gateway_of_another_authority_is_refused_in_words() {
+    let gateway = Gateway::start(Behaviour::Mute);
+    let report = outcome(&gateway, json!({ "ca": gateway.folder.path("other-ca.pem") }));
+    assert_eq!(report.failed, 3);
+    assert_only_reason(&report, "not issued by a trusted CA", 3);
+}
+
+#[test]
+fn a_gateway_of_another_name_is_refused_in_words() {
+    let gateway = Gateway::start(Behaviour::Mute);
+    let report = outcome(&gateway, json!({ "server_name": "other.test" }));
+    assert_only_reason(&report, "not valid for other.test", 3);
+}
+
+#[test]
+fn an_answer_for_another_client_is_wrong() {
+    let body = r#"{"client":"2","message":"go"}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let report = outcome(&Gateway::start(Behaviour::Say(answer)), json!({}));
+    assert_eq!((report.answered, report.wrong, report.failed), (1, 2, 0));
+    assert_only_reason(&report, "another client", 2);
+}
+
+#[test]
+fn a_refusal_is_wrong_and_names_its_origin() {
+    let answer = "HTTP/1.1 503 No\r\nProxy-Status: cmgmux-gateway; error=destination_unavailable\r\n\
+        Content-Length: 0\r\n\r\n";
+    let report = outcome(&Gateway::start(Behaviour::Say(answer.to_owned())), json!({}));
+    assert_eq!(report.wrong, 3);
+    let words = "status 503 (cmgmux-gateway; error=destination_unavailable)";
+    assert_only_reason(&report, words, 3);
+}
+
+#[test]
+fn connections_that_break_off_are_told_apart() {
+    for (said, words) in [
+        ("", "connection closed before the answer"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", "connection closed inside the answer"),
+        ("SSH-2.0-x\r\n\r\n", "malformed answer head"),
+    ] {
+        let report = outcome(&Gateway::start(Behaviour::Say(said.to_owned())), json!({}));
+        assert_eq!(report.failed, 3);
+        assert_only_reason(&report, words, 3);
+    }
+}
+
+#[test]
+fn silence_ends_at_the_deadlines() {
+    let mute = Gateway::start(Behaviour::Mute);
+    let report = outcome(&mute, json!({ "response_timeout_s": 0.05 }));
+    assert_only_reason(&report, "no notification within 0.05 s", 3);
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = silent.local_addr().unwrap().to_string();
+    let report = outcome(&mute, json!({ "connect_timeout_s": 0.05, "target": target }));
+    assert_only_reason(&report, "no connection within 0.05 s", 3);
+
+    drop(silent);
+    let report = outcome(&mute, json!({ "target": target }));
+    assert_only_reason(&report, "connection refused", 3);
+    assert_eq!((report.connect_s, report.answer_times), (None, None));
+}
+
+#[test]
+fn a_stop_ends_the_ramp() {
+    let gateway = Gateway::start(Behaviour::Mute);
+    let settings = json!({ "clients": 1_000, "connect_rate_per_s": 0.1 });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    await_count(&swarm, "holding", 1);
+    end(&swarm);
+    assert_eq!(swarm.report().stopped, 1_000);
+    assert_eq!(gateway.connections(), 1);
+}
+
+#[test]
+fn swarm_settings_are_checked_by_name() {
+    let gateway = Gateway::start(Behaviour::Mute);
+    for (key, changes) in [
+        ("target", json!({ "target": "nowhere" })),
+        ("server_name", json!({ "server_name": "not a name" })),
+        ("ca", json!({ "ca": "/nonexistent/ca.pem" })),
+        ("key", json!({ "certificate": gateway.folder.path("client.pem") })),
+        ("certificate", json!({ "key": gateway.folder.path("client.key") })),
+        ("path", json!({ "path": "poll" })),
+        ("path", json!({ "path": "/poll?x=1" })),
+        ("path", json!({ "path": "/a b\r\n" })),
+        ("clients", json!({ "clients": 0 })),
+        ("first_client", json!({ "first_client": u64::MAX })),
+        ("connect_rate_per_s", json!({ "connect_rate_per_s": 0.0 })),
+        ("connect_timeout_s", json!({ "connect_timeout_s": 0.0 })),
+        ("response_timeout_s", json!({ "response_timeout_s": -1.0 })),
+        ("shards", json!({ "shards": 17 })),
+        ("admin_socket", json!({ "admin_socket": "/nonexistent/swarm.sock" })),
+    ] {
+        let settings = with(gateway.swarm_settings(), changes.clone());
+        let config: SwarmConfig = serde_json::from_value(settings).unwrap();
+        assert_eq!(Swarm::start(config).unwrap_err().key, key, "{changes}");
+    }
+    assert_eq!(gateway.connections(), 0);
+}
+
+#[test]
+fn swarm_defaults_are_what_leaving_them_out_means() {
+    let required = json!({ "target": "a:1", "server_name": "a", "ca": "ca.pem", "path": "/" });
+    let implicit: SwarmConfig = serde_json::from_value(required.clone()).unwrap();
+    let explicit: SwarmConfig =
+        serde_json::from_value(with(required, SwarmConfig::defaults())).unwrap();
+    assert_eq!(format!("{explicit:?}"), format!("{implicit:?}"));
+}
