@@ -19,6 +19,7 @@ use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::tls::describe;
 use http::{HeaderMap, Method};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
@@ -39,8 +40,17 @@ enum Next {
     Over,
 }
 
+/// A client that has just connected.
+pub(crate) struct Arrival {
+    pub(crate) socket: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// Its place among the connections that the shard may have.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+}
+
 /// Serves one client connection to its end.
-pub(crate) async fn serve(state: Rc<ShardState>, socket: TcpStream, address: SocketAddr) {
+pub(crate) async fn serve(state: Rc<ShardState>, client: Arrival) {
+    let Arrival { socket, address, place: _place } = client;
     let _open = Counted::new(&state.counters().clients_open);
     let connecting = Box::pin(handshake(&state, socket, address));
     let Some(mut client) = connecting.await else { return };
@@ -155,7 +165,7 @@ fn answer_refusal(
 mod tests {
     use super::*;
 
-    fn future_bytes<F>(_: fn(Rc<ShardState>, TcpStream, SocketAddr) -> F) -> usize {
+    fn future_bytes<F>(_: fn(Rc<ShardState>, Arrival) -> F) -> usize {
         size_of::<F>()
     }
 

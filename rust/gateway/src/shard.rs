@@ -81,7 +81,7 @@ pub(crate) async fn run(shard: Shard, start: ShardStart) -> Result<(), String> {
         let accepting = async {
             // While all places are taken, clients wait in the system's queue.
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, acceptor.accept().await)
+            (place.ok(), acceptor.accept().await)
         };
         tokio::select! {
             () = state.shard.stop().requested() => break,
@@ -89,11 +89,8 @@ pub(crate) async fn run(shard: Shard, start: ShardStart) -> Result<(), String> {
             (place, accepted) = accepting => {
                 let (socket, address) =
                     accepted.map_err(|error| format!("the client port is lost: {error}"))?;
-                let serving = front::serve(Rc::clone(&state), socket, address);
-                state.shard.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+                let client = front::Arrival { socket, address, place };
+                state.shard.spawn(front::serve(Rc::clone(&state), client));
             }
         }
     }

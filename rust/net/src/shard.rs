@@ -251,10 +251,7 @@ impl ShardHandle {
         F: FnOnce(Shard) -> T + Send + 'static,
         T: Future<Output = ()> + 'static,
     {
-        self.send(Box::new(move |shard| {
-            let inner = shard.clone();
-            shard.spawn(async move { start(inner).await });
-        }))
+        self.send(Box::new(move |shard| shard.spawn(start(shard.clone()))))
     }
 
     fn send(&self, job: Job) -> Result<(), SpawnError> {

@@ -56,10 +56,7 @@ impl Shard {
     /// Starts a connection's task on this shard. Should it panic, it ends alone; see the
     /// [module](super) for what becomes of the panic.
     pub fn spawn(&self, future: impl Future<Output = ()> + 'static) {
-        self.start(Kind::Connection, async move {
-            future.await;
-            Ok(())
-        });
+        self.start(Kind::Connection, future);
     }
 
     /// Tasks that are running on this shard, root tasks included.
@@ -76,7 +73,7 @@ impl Shard {
         self.start(Kind::Root, async move { start(shard).await });
     }
 
-    fn start(&self, kind: Kind, future: impl Future<Output = Result<(), String>> + 'static) {
+    fn start(&self, kind: Kind, future: impl Future<Output: Outcome> + 'static) {
         self.state.running.set(self.state.running.get() + 1);
         let entry = Entry { state: Rc::clone(&self.state), kind };
         // Not awaited through its handle: the shard's thread waits until `running` is 0.
@@ -137,22 +134,41 @@ impl Drop for Entry {
     }
 }
 
-/// A future whose panics are reported. Boxed, because a future that wraps another by value in an
-/// `async` block holds it twice.
+/// What a task may end with.
+trait Outcome {
+    fn into_result(self) -> Result<(), String>;
+}
+
+impl Outcome for () {
+    fn into_result(self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Outcome for Result<(), String> {
+    fn into_result(self) -> Self {
+        self
+    }
+}
+
+/// A future whose panics are reported. Not an `async` block around it, which would hold it twice.
 struct Task<F> {
     future: Pin<Box<F>>,
     entry: Entry,
 }
 
-impl<F: Future<Output = Result<(), String>>> Future for Task<F> {
+impl<F: Future<Output: Outcome>> Future for Task<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let task = &mut *self;
         match catch_unwind(AssertUnwindSafe(|| task.future.as_mut().poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(()))) => {}
-            Ok(Poll::Ready(Err(why))) => task.entry.failed(why),
+            Ok(Poll::Ready(outcome)) => {
+                if let Err(why) = outcome.into_result() {
+                    task.entry.failed(why);
+                }
+            }
             Err(panic) => task.entry.panicked(panic_message(&*panic)),
         }
         Poll::Ready(())
