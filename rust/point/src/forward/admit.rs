@@ -1,0 +1,81 @@
+//! Whether and how a request goes to a role: the same questions that the gateway asked, asked again.
+
+use cmgmux_exchange::fields::{self, CMGMUX_IDENTITY, Identity, IdentityKind};
+use cmgmux_exchange::head::RequestHead;
+use cmgmux_exchange::mapping::{Authentication, Entry, MappingTable};
+use cmgmux_exchange::refusal::{Reason, Refusal};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
+
+use super::Destination;
+
+/// A request that goes to a role.
+pub(super) struct Admitted {
+    pub(super) destination: Destination,
+    /// As the role gets it, without the body.
+    pub(super) request: Request<()>,
+    /// No body follows the head.
+    pub(super) is_complete: bool,
+    pub(super) declared_bytes: Option<u64>,
+    pub(super) max_body_bytes: u64,
+    pub(super) response_timeout: Option<std::time::Duration>,
+}
+
+/// Checks a request head and brings it into the form for its role. `is_complete` says that no body
+/// follows.
+///
+/// `Host` becomes the role's own, so that virtual hosts work; the one that the client asked for is in
+/// `Forwarded`.
+pub(super) fn admit(
+    table: &MappingTable<Destination>,
+    head: RequestHead,
+    is_complete: bool,
+) -> Result<Admitted, Refusal> {
+    let refuse = Refusal::by_connection_point;
+    let Some(Entry { route, value: destination }) = table.lookup(&head.target) else {
+        return Err(refuse(Reason::NoMapping));
+    };
+    if route.authentication() == Authentication::Certificate && !has_certificate(&head.fields) {
+        return Err(refuse(Reason::IdentityRefused)
+            .with_details("the mapping demands a certificate and the gateway vouches for none"));
+    }
+    if !route.allows(&head.method) {
+        return Err(refuse(Reason::MethodNotAllowed).with_allow(route.allow().clone()));
+    }
+    let internal =
+        |error: &dyn std::fmt::Display| refuse(Reason::Internal).with_details(error.to_string());
+    let declared_bytes = fields::content_length(&head.fields).map_err(|error| internal(&error))?;
+    let max_body_bytes = route.max_body_bytes();
+    if declared_bytes.is_some_and(|bytes| bytes > max_body_bytes) {
+        let details = format!("the limit is {max_body_bytes} bytes");
+        return Err(refuse(Reason::BodyTooLarge).with_details(details));
+    }
+    let uri = route.rewrite(&head.target).map_err(|error| internal(&error))?;
+    let mut request = Request::new(());
+    *request.method_mut() = head.method;
+    *request.uri_mut() = uri.into_parts().path_and_query.map(Uri::from).unwrap_or_default();
+    *request.headers_mut() = head.fields;
+    let fields = request.headers_mut();
+    fields::strip_hop_by_hop(fields);
+    // The gateway has met the expectation; the body follows in any case.
+    fields.remove(header::EXPECT);
+    fields.insert(header::HOST, destination.upstream.host_field().clone());
+    if !is_complete && declared_bytes.is_none() {
+        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(Admitted {
+        destination: destination.clone(),
+        request,
+        is_complete,
+        declared_bytes,
+        max_body_bytes,
+        response_timeout: route.response_timeout(),
+    })
+}
+
+/// Whether the gateway knows the client by a certificate.
+fn has_certificate(fields: &HeaderMap) -> bool {
+    fields
+        .get(CMGMUX_IDENTITY)
+        .and_then(|value| Identity::from_field(value).ok())
+        .is_some_and(|identity| identity.kind == IdentityKind::Certificate)
+}
