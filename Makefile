@@ -1,0 +1,147 @@
+# Every developer command. `make demo` and `make test` each start from nothing but Python and Rust,
+# and redo nothing that is up to date.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+ARGS ?=
+
+export PATH := $(PATH):/usr/sbin:/sbin
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
+
+# .venv has the tools and the optimised build with assertions, editable; build/demo has what users
+# get: the release build, installed. So neither makes the other rebuild.
+VENV := .venv
+DEMO := build/demo
+TOOLS := $(VENV)/.tools
+NATIVE := $(VENV)/.native
+INSTALLED := $(DEMO)/.installed
+STUB := python/cmgmux/_native.pyi
+
+RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \
+	\( -name '*.rs' -o -name Cargo.toml \) -print)
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: $(TOOLS) ## Make .venv with the tools that the other commands use
+
+.PHONY: setup-system
+setup-system: ## Install the Debian packages that tests use, if allowed to
+	@missing=; for program in nginx curl; do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$as_root true 2>/dev/null; then \
+		echo "installing$$missing"; \
+		if $$as_root apt-get update -qq && \
+			DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -qq -y \
+				--no-install-recommends $$missing >/dev/null; then exit 0; fi; \
+	fi; \
+	echo "please install:$$missing (tests that need them are skipped without)" >&2; \
+	[ "$${CI:-}" != true ]
+
+.PHONY: build
+build: $(NATIVE) ## Build the native module for development, with assertions, into .venv
+
+.PHONY: demo
+demo: $(INSTALLED) ## Show the whole path on this machine; ARGS="--clients 5000 --keep"
+	@$(DEMO)/bin/cmgmux demo $(ARGS)
+
+.PHONY: fmt
+fmt: $(TOOLS) ## Format all source
+	cargo fmt --all
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix-only --quiet
+
+.PHONY: lint
+lint: $(NATIVE) ## Check format, lints, types and the generated stub
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	@$(MAKE) --no-print-directory build/stubs
+	@diff -u $(STUB) build/stubs/cmgmux/_native.pyi || \
+		{ echo "$(STUB) is out of date: run make stubs" >&2; exit 1; }
+	$(VENV)/bin/python -m mypy.stubtest cmgmux._native
+
+.PHONY: test
+test: setup-system test-rust test-python ## Run all tests
+
+.PHONY: test-rust
+test-rust: $(TOOLS) ## Run the tests of the Rust crates
+	cargo test --workspace --exclude cmgmux-py --locked
+	@libraries=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'); \
+	name=$$($(VENV)/bin/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])'); \
+	if echo 'int main(void) { return 0; }' | \
+		cc -x c - -L"$$libraries" -l"$$name" -o /dev/null 2>/dev/null; then \
+		LD_LIBRARY_PATH="$$libraries$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}" \
+			cargo test -p cmgmux-py --locked; \
+	else \
+		echo "skipped: the Rust tests of cmgmux-py link lib$$name, which is not installed" >&2; \
+		[ "$${CI:-}" != true ]; \
+	fi
+
+.PHONY: test-python
+test-python: $(NATIVE) ## Run the Python tests, end to end ones included; ARGS="-k name"
+	$(VENV)/bin/pytest $(ARGS)
+
+.PHONY: check
+check: lint test ## What must pass before a change lands: lint and test
+
+.PHONY: stubs
+stubs: build/stubs ## Generate the stub of the native module from its binary
+	cp build/stubs/cmgmux/_native.pyi $(STUB)
+
+.PHONY: bench
+bench: $(INSTALLED) ## Run the benchmarks on the release build; ARGS are theirs
+	$(DEMO)/bin/python -m bench.path $(ARGS)
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	rm -rf target build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find python tests bench -name __pycache__ -prune -exec rm -rf {} +
+	rm -f python/cmgmux/_native.*.so
+
+.PHONY: prerequisites
+prerequisites:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "$(PYTHON) not found: install Python 3.11 or newer, or set PYTHON" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$$($(PYTHON) --version) is too old: install 3.11 or newer, or set PYTHON" >&2; exit 1; }
+	@command -v cargo >/dev/null || \
+		{ echo "cargo not found: install a current stable Rust (rustup.rs)" >&2; exit 1; }
+
+# pip before 25.1 cannot read dependency groups.
+$(TOOLS): pyproject.toml | prerequisites
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "cannot make $(VENV): install Python's venv module (Debian: python3-venv)" >&2; exit 1; }
+	$(VENV)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)/bin/pip install --quiet --group dev
+	@touch $@
+
+$(NATIVE): $(TOOLS) $(RUST_SOURCES) LICENSE README.md
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin develop --quiet --locked
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(RUST_SOURCES) $(PYTHON_SOURCES) LICENSE README.md | prerequisites
+	@test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO) || \
+		{ echo "cannot make $(DEMO): install Python's venv module (Debian: python3-venv)" >&2; exit 1; }
+	@echo "building the release; the first time takes a few minutes"
+	env -u PYO3_PYTHON $(DEMO)/bin/pip install --quiet .
+	@touch $@
+
+build/stubs: $(NATIVE)
+	@rm -rf $@
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/maturin generate-stubs --quiet --profile dev --locked -o $@
+	@touch $@

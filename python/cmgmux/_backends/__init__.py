@@ -1,0 +1,68 @@
+"""What differs between event loops, behind one interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from cmgmux.exceptions import EventLoopError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cmgmux._native import Port, ServiceEvent
+
+
+class Event(Protocol):
+    """A flag that tasks can wait for."""
+
+    def set(self) -> None:
+        """Raise the flag and wake everybody who waits. Only on the loop's thread."""
+
+    def is_set(self) -> bool:
+        """Whether the flag is up."""
+
+
+class Backend(Protocol):
+    """One event loop and its native port."""
+
+    @property
+    def port(self) -> Port:
+        """Where services of this loop report to."""
+
+    def subscribe(self, service: int, callback: Callable[[ServiceEvent], None]) -> None:
+        """Call `callback` on the loop's thread with each event of `service`.
+
+        Until its last subscription is gone the backend watches the port.
+        """
+
+    def unsubscribe(self, service: int) -> None:
+        """Forget `service`."""
+
+    def new_event(self) -> Event:
+        """A flag that is down."""
+
+    async def wait(self, event: Event, timeout_s: float | None) -> bool:
+        """Wait until `event` is set, at most `timeout_s` seconds. False if it is still down.
+
+        Cancelling loses nothing.
+        """
+
+
+def current() -> Backend:
+    """Give the backend of the event loop that runs in this thread.
+
+    Raises:
+        EventLoopError: None runs, or one of a kind that is not supported.
+    """
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise EventLoopError(
+            "no asyncio event loop is running in this thread: "
+            "cmgmux works on asyncio, with or without uvloop"
+        ) from None
+    from cmgmux._backends._asyncio import backend_of
+
+    return backend_of(loop)

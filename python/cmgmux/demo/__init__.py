@@ -1,0 +1,1 @@
+"""What ``cmgmux demo`` is made of: a plan, a supervisor, readings and their display."""

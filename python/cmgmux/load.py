@@ -1,0 +1,43 @@
+"""The sample role and the client swarm, for demo, tests and load measurements."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cmgmux import _native
+from cmgmux._service import DEFAULT_GRACE_S, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SampleRole(Service):
+    """An HTTP service that holds ``/poll?client=ID`` until ``POST /push?client=ID``."""
+
+    def __init__(self, settings: Mapping[str, Any], *, grace_s: float = DEFAULT_GRACE_S) -> None:
+        """Prepare a role; unset settings have their native defaults."""
+        self._role = _native.SampleRole(json.dumps(dict(settings), default=str))
+        super().__init__(self._role, grace_s=grace_s)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as ``address:port``."""
+        return self._role.address()
+
+
+class Swarm(Service):
+    """Many clients, each with its own TLS connection, that hold polls through a gateway.
+
+    It ends by itself when its last client has.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], *, grace_s: float = DEFAULT_GRACE_S) -> None:
+        """Prepare a swarm; unset settings have their native defaults."""
+        self._swarm = _native.Swarm(json.dumps(dict(settings), default=str))
+        super().__init__(self._swarm, grace_s=grace_s)
+
+    def report(self) -> dict[str, Any]:
+        """Say what has become of the clients so far; final once the swarm has ended."""
+        report: dict[str, Any] = json.loads(self._swarm.report())
+        return report
