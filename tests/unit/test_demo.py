@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import socket
 import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cmgmux.config import GatewayConfig, PointConfig
-from cmgmux.demo.plan import Plan, free_addresses, most_clients, to_toml
+from cmgmux.demo.plan import Plan, most_clients, to_toml
 from cmgmux.demo.readings import Summary, is_connected, read
 from cmgmux.demo.supervisor import resident_bytes, tail
 from cmgmux.demo.view import LineView, view_on
@@ -22,15 +21,7 @@ if TYPE_CHECKING:
 
 def plan_in(folder: Path, *, endless: bool = False) -> Plan:
     """A plan of five clients."""
-    return Plan(folder, 5, endless=endless, gateway="127.0.0.1:4443", channels="127.0.0.1:4140")
-
-
-def test_free_addresses_are_free_and_differ() -> None:
-    addresses = free_addresses(3)
-    assert len(set(addresses)) == 3
-    for address in addresses:
-        host, port = address.split(":")
-        socket.create_server((host, int(port))).close()
+    return Plan(folder, 5, endless=endless)
 
 
 def test_settings_survive_as_toml() -> None:
@@ -42,11 +33,11 @@ def test_the_plans_files_are_valid_configurations(tmp_path: Path) -> None:
     plan = plan_in(tmp_path)
     _, file, *_ = plan.gateway_command()
     assert GatewayConfig.load(file).max_clients >= 5
-    _, file, *_ = plan.point_command(role="127.0.0.1:80")
+    _, file, *_ = plan.point_command(role="127.0.0.1:80", channels="127.0.0.1:4140")
     point = PointConfig.load(file)
     assert point.mappings[0].hold
     assert point.mappings[0].internal == "http://127.0.0.1:80"
-    assert point.instances[0].address == plan.channels
+    assert point.instances[0].address == "127.0.0.1:4140"
 
 
 def test_every_process_of_the_plan_ends_with_its_supervisor(tmp_path: Path) -> None:
@@ -54,14 +45,14 @@ def test_every_process_of_the_plan_ends_with_its_supervisor(tmp_path: Path) -> N
     commands = [
         plan.role_command(),
         plan.gateway_command(),
-        plan.point_command(role="r:1"),
-        plan.swarm_command(),
+        plan.point_command(role="r:1", channels="g:2"),
+        plan.swarm_command(gateway="g:1"),
     ]
     assert all("--stop-at-eof" in command for command in commands)
 
 
 def test_an_endless_plan_has_endless_clients(tmp_path: Path) -> None:
-    assert "--polls-per-client=0" in plan_in(tmp_path, endless=True).swarm_command()
+    assert "--polls-per-client=0" in plan_in(tmp_path, endless=True).swarm_command(gateway="g:1")
 
 
 def test_clients_are_limited_by_descriptors() -> None:

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from cmgmux.cli.running import raise_descriptor_limit
-from cmgmux.demo.plan import HOST, Plan, free_addresses, most_clients
+from cmgmux.demo.plan import HOST, Plan, most_clients
 from cmgmux.demo.push import push_to_each
 from cmgmux.demo.readings import Reading, Summary, is_connected, read
 from cmgmux.demo.supervisor import Child, Supervisor, resident_bytes
@@ -69,8 +69,7 @@ def demo(
         TemporaryDirectory(prefix="cmgmux-demo-") as folder,
         Supervisor() as supervisor,
     ):
-        gateway, channels = free_addresses(2)
-        plan = Plan(Path(folder), clients, endless=keep, gateway=gateway, channels=channels)
+        plan = Plan(Path(folder), clients, endless=keep)
         run = _Demo(plan, supervisor, view)
         with view.opened():
             summary = run.play(hold_s=seconds)
@@ -94,12 +93,13 @@ class _Demo:
         self._phase = "making certificates"
         self._looked_at = 0.0
         self._role = ""
+        self._gateway = ""
 
     def play(self, *, hold_s: float) -> Summary:
         """Start everything, hold, notify, and sum up."""
         self._start()
         self._phase = "connecting clients"
-        swarm = self._child("swarm", self._plan.swarm_command())
+        swarm = self._child("swarm", self._plan.swarm_command(gateway=self._gateway))
         held = self._wait(
             "not all clients are waiting", self._all_held, _CONNECT_TIMEOUT_S, may_end=("swarm",)
         )
@@ -132,7 +132,7 @@ class _Demo:
     def wait_for_interrupt(self) -> None:
         """Print what to try, and watch until Ctrl-C."""
         print("\nrunning until Ctrl-C; try:", file=sys.stderr)
-        print(f"  {self._plan.curl_command()}", file=sys.stderr)
+        print(f"  {self._plan.curl_command(gateway=self._gateway)}", file=sys.stderr)
         print(f"  {self._plan.push_command(role=self._role)}", file=sys.stderr)
         socket = self._plan.admin_socket("gateway")
         print(f"  {sys.argv[0]} status {socket}", file=sys.stderr)
@@ -150,9 +150,11 @@ class _Demo:
         role = self._child("role", self._plan.role_command())
         gateway = self._child("gateway", self._plan.gateway_command())
         self._role = self._wait("the role does not start", role.status, _START_TIMEOUT_S)["address"]
-        self._wait("the gateway does not start", gateway.status, _START_TIMEOUT_S)
+        started = self._wait("the gateway does not start", gateway.status, _START_TIMEOUT_S)
+        self._gateway = started["client_address"]
         self._phase = "connecting the connection point"
-        point = self._child("point", self._plan.point_command(role=self._role))
+        channels = started["channel_address"]
+        point = self._child("point", self._plan.point_command(role=self._role, channels=channels))
         self._wait(
             "the connection point does not connect",
             lambda: is_connected(point.status() or {}) or None,

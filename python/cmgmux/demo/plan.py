@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,10 +32,6 @@ class Plan:
     clients: int
     endless: bool
     """The clients poll again after each notification."""
-    gateway: str
-    """Where clients connect."""
-    channels: str
-    """Where the connection point connects."""
 
     @property
     def pki(self) -> Path:
@@ -66,10 +60,10 @@ class Plan:
         ]
 
     def gateway_command(self) -> list[str]:
-        """Arguments of the gateway instance; writes its configuration."""
+        """Arguments of the gateway instance, on free ports; writes its configuration."""
         settings = {
-            "listen": self.gateway,
-            "channel_listen": self.channels,
+            "listen": "127.0.0.1:0",
+            "channel_listen": "127.0.0.1:0",
             "certificate": str(self.pki / "gateway.pem"),
             "key": str(self.pki / "gateway.key"),
             "admin_socket": str(self.admin_socket("gateway")),
@@ -78,7 +72,7 @@ class Plan:
         }
         return ["gateway", self._configuration("gateway", settings), *_STOP_WITH_US]
 
-    def point_command(self, *, role: str) -> list[str]:
+    def point_command(self, *, role: str, channels: str) -> list[str]:
         """Arguments of the connection point; writes its configuration."""
         settings = {
             "site": "NYC",
@@ -87,7 +81,7 @@ class Plan:
             "gateway_ca": str(self.pki / "gateway-ca.pem"),
             "admin_socket": str(self.admin_socket("point")),
             "client_roots": [str(self.pki / "client-ca.pem")],
-            "instances": [{"index": 0, "address": self.channels, "server_name": HOST}],
+            "instances": [{"index": 0, "address": channels, "server_name": HOST}],
             "mappings": [
                 {
                     "external": PREFIX,
@@ -99,11 +93,11 @@ class Plan:
         }
         return ["connection-point", self._configuration("point", settings), *_STOP_WITH_US]
 
-    def swarm_command(self) -> list[str]:
+    def swarm_command(self, *, gateway: str) -> list[str]:
         """Arguments of the client swarm."""
         return [
             "load",
-            f"--target={self.gateway}",
+            f"--target={gateway}",
             f"--server-name={HOST}",
             f"--ca={self.pki / 'gateway-ca.pem'}",
             f"--certificate={self.pki / 'client.pem'}",
@@ -116,9 +110,9 @@ class Plan:
             *_STOP_WITH_US,
         ]
 
-    def curl_command(self) -> str:
+    def curl_command(self, *, gateway: str) -> str:
         """A command line that sends one request the whole way."""
-        port = self.gateway.rpartition(":")[2]
+        port = gateway.rpartition(":")[2]
         return (
             f"curl --cacert {self.pki / 'gateway-ca.pem'} --cert {self.pki / 'client.pem'} "
             f"--key {self.pki / 'client.key'} https://{HOST}:{port}{PREFIX}/hello"
@@ -132,15 +126,6 @@ class Plan:
         path = self.folder / f"{name}.toml"
         path.write_text(to_toml(settings))
         return str(path)
-
-
-def free_addresses(count: int) -> list[str]:
-    """Find loopback addresses that nobody uses at this moment."""
-    with ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::info;
 
-use crate::instance::Instance;
+use crate::instance::{Addresses, Instance};
 use crate::links::LinkListener;
 use crate::settings::{GatewayConfig, Settings};
 use crate::shard::{self, ShardStart};
@@ -25,8 +25,6 @@ const MAX_WAITING_LINKS: usize = 64;
 pub struct Gateway {
     core: Arc<Core>,
     admin: Option<AdminServer>,
-    client_address: SocketAddr,
-    channel_address: SocketAddr,
 }
 
 /// What the status is taken from.
@@ -44,8 +42,7 @@ impl Core {
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway")
-            .field("client_address", &self.client_address)
-            .field("channel_address", &self.channel_address)
+            .field("addresses", &self.core.instance.addresses)
             .finish_non_exhaustive()
     }
 }
@@ -54,13 +51,13 @@ impl Gateway {
     /// Where clients are served.
     #[must_use]
     pub fn client_address(&self) -> SocketAddr {
-        self.client_address
+        self.core.instance.addresses.clients
     }
 
     /// Where connection points are accepted.
     #[must_use]
     pub fn channel_address(&self) -> SocketAddr {
-        self.channel_address
+        self.core.instance.addresses.channels
     }
 }
 
@@ -75,13 +72,16 @@ impl Service for Gateway {
         let address = |listener: &std::net::TcpListener, key| {
             listener.local_addr().map_err(|error| ConfigError::new(key, error.to_string()))
         };
-        let client_address = match listeners.first() {
-            Some(first) => address(first, "listen")?,
-            None => return Err(ConfigError::new("shards", "at least one is needed")),
+        let Some(first) = listeners.first() else {
+            return Err(ConfigError::new("shards", "at least one is needed"));
         };
-        let channel_address = address(&channel_listener, "channel_listen")?;
+        let addresses = Addresses {
+            clients: address(first, "listen")?,
+            channels: address(&channel_listener, "channel_listen")?,
+        };
         let instance = Arc::new(Instance::new(
             config.index,
+            addresses,
             count,
             settings.timeouts,
             settings.clients_per_shard,
@@ -113,12 +113,12 @@ impl Service for Gateway {
         })?;
         info!(
             index = config.index,
-            clients = %client_address,
-            channels = %channel_address,
+            clients = %addresses.clients,
+            channels = %addresses.channels,
             shards = count,
             "gateway instance is up"
         );
-        Ok(Self { core, admin, client_address, channel_address })
+        Ok(Self { core, admin })
     }
 
     fn status(&self) -> Value {

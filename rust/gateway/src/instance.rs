@@ -1,6 +1,7 @@
 //! What all threads of an instance share: sites, counters, the channels for the status.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::sites::Sites;
 pub(crate) struct Instance {
     pub(crate) index: u8,
     pub(crate) boot_id: Id,
+    pub(crate) addresses: Addresses,
     pub(crate) timeouts: Timeouts,
     pub(crate) clients_per_shard: usize,
     pub(crate) sites: Sites,
@@ -31,6 +33,13 @@ pub(crate) struct Instance {
     channels: Mutex<Vec<(usize, Channel)>>,
     since: Instant,
     stopping: AtomicBool,
+}
+
+/// Where an instance listens, with the ports that it got if its settings left them open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) clients: SocketAddr,
+    pub(crate) channels: SocketAddr,
 }
 
 /// Counters of one shard, written by it alone.
@@ -77,6 +86,7 @@ impl Drop for Counted<'_> {
 impl Instance {
     pub(crate) fn new(
         index: u8,
+        addresses: Addresses,
         shards: usize,
         timeouts: Timeouts,
         clients_per_shard: usize,
@@ -84,6 +94,7 @@ impl Instance {
         Self {
             index,
             boot_id: Id::random(),
+            addresses,
             timeouts,
             clients_per_shard,
             sites: Sites::default(),
@@ -151,6 +162,8 @@ impl Instance {
             "pid": std::process::id(),
             "index": self.index,
             "boot_id": self.boot_id,
+            "client_address": self.addresses.clients,
+            "channel_address": self.addresses.channels,
             "uptime_s": self.since.elapsed().as_secs_f64(),
             "state": match (self.stopping.load(Ordering::Relaxed), channels.is_empty()) {
                 (true, _) => "draining",
