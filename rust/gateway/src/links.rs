@@ -12,7 +12,7 @@ use cmgmux_net::{CloseCode, Established, HandshakeError, Id, Limits, Offer};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::instance::Instance;
 
@@ -88,7 +88,7 @@ impl Context {
             }
         };
         let peer = offer.peer.clone();
-        match self.establish(offer).await {
+        match self.establish(offer, address).await {
             Ok(()) => {
                 links.established.fetch_add(1, Ordering::Relaxed);
             }
@@ -99,7 +99,11 @@ impl Context {
         }
     }
 
-    async fn establish(&self, offer: Offer) -> Result<(), (&'static str, String)> {
+    async fn establish(
+        &self,
+        offer: Offer,
+        address: SocketAddr,
+    ) -> Result<(), (&'static str, String)> {
         let index = self.instance.index;
         if offer.hello.instance != index {
             let text = format!(
@@ -132,7 +136,7 @@ impl Context {
             .accept(limits, shards, self.instance.boot_id, channel_id)
             .await
             .map_err(|error: HandshakeError| (error.reason(), error.to_string()))?;
-        info!(%peer, ordinal, channel = %channel_id, "connection point connected");
+        debug!(%peer, %address, channel = %channel_id, "link accepted");
         place.send(established);
         Ok(())
     }

@@ -8,10 +8,10 @@ use std::time::{Instant, SystemTime};
 
 use cmgmux_net::listen::Acceptor;
 use cmgmux_net::shard::Shard;
-use cmgmux_net::{Channel, EndReason, Established, Peer, StreamCode, StreamKind};
+use cmgmux_net::{Channel, Established, Peer, StreamCode, StreamKind};
 use rustls::ServerConfig;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::control;
 use crate::front;
@@ -118,12 +118,9 @@ fn attach(state: &Rc<ShardState>, established: Established) {
     let owner = Rc::clone(state);
     let driven = channel.clone();
     state.shard.spawn(async move {
-        let reason = driver.await;
+        driver.await;
         owner.router.remove(&driven);
         owner.instance.remove_channel(&driven);
-        if !matches!(reason, EndReason::Closed { .. }) {
-            warn!(peer = %driven.peer(), %reason, "a connection point's channel has ended");
-        }
     });
     let owner = Rc::clone(state);
     state.shard.spawn(async move {

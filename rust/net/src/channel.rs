@@ -51,6 +51,14 @@ pub enum EndReason {
     Protocol(#[from] ProtocolError),
 }
 
+impl EndReason {
+    /// Whether somebody meant the channel to end, so that nobody has to act.
+    #[must_use]
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::ClosedByPeer { code: CloseCode::SHUTDOWN, .. })
+    }
+}
+
 /// Why a stream could not be opened. Nothing has been sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OpenError {

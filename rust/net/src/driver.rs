@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use cmgmux_mux::{CloseCode, ProtocolError, Timestamp};
 use tokio::time::Sleep;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::channel::{EndReason, Shared, State};
 use crate::link::{FinishedTls, Link};
@@ -43,7 +43,8 @@ impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, tls: FinishedTls, input: BytesMut) -> io::Result<Self> {
         let alarm = shared.since;
         let link = Link::attach(tls)?;
-        info!(peer = %shared.peer, channel = %shared.channel_id, "channel is up");
+        let Shared { peer, channel_id, ordinal, .. } = &*shared;
+        info!(%peer, ordinal, channel = %channel_id, "channel is up");
         Ok(Self {
             shared,
             link,
@@ -172,12 +173,12 @@ impl Driver {
 
     /// Says why to the peer, as far as that is possible, and ends every stream.
     fn end(&mut self, reason: EndReason) -> EndReason {
-        info!(
-            peer = %self.shared.peer,
-            channel = %self.shared.channel_id,
-            %reason,
-            "channel has ended"
-        );
+        let Shared { peer, channel_id, ordinal, .. } = &*self.shared;
+        if reason.is_planned() {
+            info!(%peer, ordinal, channel = %channel_id, %reason, "channel has ended");
+        } else {
+            warn!(%peer, ordinal, channel = %channel_id, %reason, "channel has ended");
+        }
         let mut state = self.shared.state.lock();
         state.ended = Some(reason.clone());
         state.driver = None;

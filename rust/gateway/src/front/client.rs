@@ -18,8 +18,9 @@ use tokio_rustls::server::TlsStream;
 const READ_BYTES: usize = 16 * 1024;
 /// Time that the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// What a client may still send after its request was answered before it was complete.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long a client may go on sending a request that was answered before it was complete; while it
+/// pauses, [`FAREWELL`] counts.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// One client connection behind its TLS handshake. While it waits it holds no buffers of its own.
 pub(crate) struct Client {
@@ -80,22 +81,19 @@ impl Client {
     }
 
     /// As [`close`](Self::close), for a connection on which the client may still be sending: closing
-    /// with unread bytes would reset the connection before its answer has been read.
+    /// with unread bytes would reset the connection before its answer has been read. What still comes
+    /// is thrown away as it is, encrypted.
     pub(crate) async fn linger(mut self: Box<Self>) {
+        if !matches!(timeout(FAREWELL, self.say_goodbye()).await, Ok(Ok(()))) {
+            return;
+        }
+        let socket = self.io.get_mut().0;
+        let mut waste = vec![0; READ_BYTES];
         let draining = async {
-            self.say_goodbye().await?;
-            let mut left = LINGER_BYTES;
-            loop {
-                let read = poll_fn(|cx| self.poll_fill(cx)).await?;
-                self.input.clear();
-                left = left.saturating_sub(read);
-                if read == 0 || left == 0 {
-                    return io::Result::Ok(());
-                }
-            }
+            while matches!(timeout(FAREWELL, socket.read(&mut waste)).await, Ok(Ok(1..))) {}
         };
-        // As in `close`.
-        let _ = timeout(FAREWELL, draining).await;
+        // Whoever sends for longer has had the time to read the answer.
+        let _ = timeout(LINGER, draining).await;
     }
 }
 

@@ -112,7 +112,6 @@ pub(super) async fn serve(
                 );
                 return Outcome::Broken;
             }
-            client.output.clear();
             let close = close || !upload_complete;
             answer_refusal(state, &mut client.output, &refusal, &method, close);
             finish_refusal(client, state, close, !upload_complete).await
