@@ -1,0 +1,80 @@
+"""A TCP relay in this process that can cut what it carries."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import Final, Self
+
+from tests.e2e.processes import DEADLINE_S, HOST, split
+
+_RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class Relay:
+    """Carries each connection to `target`. Leaving it closes everything."""
+
+    def __init__(self, target: str) -> None:
+        """Listen on a free port."""
+        self._target = split(target)
+        self._listener = socket.create_server((HOST, 0))
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything and wait for the threads."""
+        for each in (self._listener, *self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"{HOST}:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """End every connection with a reset on both sides, as a broken network does."""
+        sockets, self._sockets = self._sockets, []
+        for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+            # A thread that reads keeps the socket open; this wakes it.
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RD)
+        for each in sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:
+                near.close()
+                continue
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                thread = threading.Thread(target=_carry, args=(source, sink), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while piece := source.recv(65_536):
+            sink.sendall(piece)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,258 @@
+"""Who may connect to the channel port: everybody else is told, counted, and harms nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cmgmux.pki import DevelopmentPki
+from tests.e2e.path import GatedPath, mapping, read_all
+from tests.e2e.processes import DEADLINE_S, split
+from tests.e2e.refusals import check_unharmed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.e2e.roles import Nginx
+
+CHANNEL_ALPN = "cmgmux/1"
+
+
+@pytest.fixture
+def path(tmp_path: Path, pki: Path, curl: str, nginx: Nginx) -> Iterator[GatedPath]:
+    """A path of which only the gateway runs yet."""
+    with GatedPath(tmp_path, pki, curl, [mapping("/files", nginx.address)]) as path:
+        path.start_gateway()
+        yield path
+
+
+def certificate_of(pki: Path) -> dict[str, str]:
+    """The settings for a connection point with another certificate."""
+    point = pki / "connection-point"
+    return {"certificate": f"{point}.pem", "key": f"{point}.key"}
+
+
+def check_refused_on_both_sides(
+    path: GatedPath, reason: str, gateway_says: str, point_says: str
+) -> None:
+    """Check that a connection point is refused, and that both logs say why."""
+    path.start_point()
+    record = path.gateway.wait_for_record("link refused", gateway_says)
+    assert (record["reason"], record["level"]) == (reason, "warning")
+    record = path.point.wait_for_record("not connected", point_says)
+    assert (record["instance"], record["level"]) == (0, "warning")
+    path.gateway.wait_for("it is counted", lambda status: status["links"]["refused"].get(reason))
+    (instance,) = path.point.status()["instances"]
+    assert (instance["state"], instance["channels_up"]) == ("connecting", 0)
+    path.point.wait_for(
+        "its status says why",
+        lambda status: point_says in str(status["instances"][0]["channels"][0]["last_error"]),
+    )
+    check_gateway_goes_on(path)
+
+
+def check_gateway_goes_on(path: GatedPath) -> None:
+    """Check that the gateway accepts a proper connection point now."""
+    assert path.gateway.status()["channels"] == []
+    settings = path.point_settings
+    path.point_settings = {
+        **settings,
+        **certificate_of(path.pki),
+        "site": "NYC",
+        "gateway_ca": str(path.pki / "gateway-ca.pem"),
+        "instances": [{"index": 0, "address": path.channels, "server_name": "localhost"}],
+        "admin_socket": "good.sock",
+    }
+    path.start_point()
+    path.wait_connected()
+    check_unharmed(path)
+
+
+def test_a_connection_point_of_a_foreign_authority_is_refused_in_words(
+    path: GatedPath, foreign_pki: Path
+) -> None:
+    path.point_settings |= certificate_of(foreign_pki)
+    check_refused_on_both_sides(
+        path,
+        "tls",
+        "perhaps another CA of the same name issued the certificate",
+        "perhaps it trusts another CA of the same name",
+    )
+
+
+def test_an_authority_that_may_not_vouch_for_the_site_is_refused_in_words(
+    path: GatedPath, tmp_path: Path
+) -> None:
+    other = tmp_path / "par"
+    DevelopmentPki(site="PAR").write(other)
+    path.gateway_settings["trusted"] += [{"ca": str(other / "site-ca.pem"), "sites": ["SEA"]}]
+    path.gateway.kill()
+    path.start_gateway()
+    path.point_settings |= {"site": "PAR", **certificate_of(other)}
+    words = "may vouch for SEA only"
+    check_refused_on_both_sides(path, "not_vouched", words, words)
+
+
+def test_a_wrong_index_is_refused_in_words(path: GatedPath) -> None:
+    path.point_settings["instances"][0]["index"] = 3
+    path.start_point()
+    words = "this is instance 0, and instance 3 was meant"
+    record = path.gateway.wait_for_record("link refused", words)
+    assert (record["reason"], record["peer"]) == ("wrong_instance", "NYC/cp1")
+    path.point.wait_for_record("not connected", words)
+    check_gateway_goes_on(path)
+
+
+def test_a_gateway_of_a_foreign_authority_is_refused_in_words(
+    path: GatedPath, foreign_pki: Path
+) -> None:
+    path.point_settings["gateway_ca"] = str(foreign_pki / "gateway-ca.pem")
+    path.start_point()
+    words = "perhaps another CA of the same name issued the certificate"
+    path.point.wait_for_record("not connected", words)
+    record = path.gateway.wait_for_record("link refused", "our certificate")
+    assert record["reason"] == "tls"
+    check_gateway_goes_on(path)
+
+
+def test_a_gateway_with_another_name_is_refused_in_words(path: GatedPath) -> None:
+    path.point_settings["instances"][0]["server_name"] = "gateway.example"
+    path.start_point()
+    words = "not valid for gateway.example"
+    record = path.point.wait_for_record("not connected", words)
+    assert "localhost" in record["cause"], "the names that it is valid for"
+    check_gateway_goes_on(path)
+
+
+def tls_to_channel_port(alpn: str) -> ssl.SSLContext:
+    """TLS of a stranger who looks at nobody's certificate."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.check_hostname = False
+    tls.verify_mode = ssl.CERT_NONE
+    tls.set_alpn_protocols([alpn])
+    return tls
+
+
+def refused(path: GatedPath, reason: str) -> int:
+    """How many links were refused for a reason."""
+    count: int = path.gateway.status()["links"]["refused"].get(reason, 0)
+    return count
+
+
+def check_counted(path: GatedPath, reason: str, before: int) -> None:
+    """Check that one more link was refused for that reason, and that the gateway goes on."""
+    path.gateway.wait_for("it is counted", lambda _: refused(path, reason) == before + 1)
+    assert path.gateway.status()["panics_total"] == 0
+    check_gateway_goes_on(path)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        os.urandom(4_096),
+        b"\x00" * 4_096,
+        b"\x16\x03\x01\x00\x05hello",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ],
+    ids=["http", "noise", "zeros", "half-tls", "ssh"],
+)
+def test_foreign_bytes_on_the_channel_port_are_closed_and_counted(
+    path: GatedPath, foreign: bytes
+) -> None:
+    before = refused(path, "tls")
+    with socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection:
+        connection.sendall(foreign)
+        connection.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionResetError):
+            read_all(connection)
+    check_counted(path, "tls", before)
+
+
+def test_tls_of_another_protocol_on_the_channel_port_is_closed_and_counted(
+    path: GatedPath,
+) -> None:
+    before = refused(path, "tls")
+    tls = tls_to_channel_port("http/1.1")
+    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
+    with (
+        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
+        pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"),
+    ):
+        tls.wrap_socket(connection).close()
+    check_counted(path, "tls", before)
+
+
+def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath) -> None:
+    before = refused(path, "tls")
+    with (
+        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
+        pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
+        tls_to_channel_port(CHANNEL_ALPN).wrap_socket(connection) as stranger,
+    ):
+        read_all(stranger)
+    check_counted(path, "tls", before)
+
+
+def greeting(path: GatedPath, text: bytes) -> bytes:
+    """Say `text` as a connection point with a proper certificate, and give the answer."""
+    tls = tls_to_channel_port(CHANNEL_ALPN)
+    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
+    with (
+        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
+        tls.wrap_socket(connection) as stranger,
+    ):
+        stranger.sendall(text)
+        return read_all(stranger)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        struct.pack("<II", 4 | 0x13 << 24, 0) + b"\xff" * 4,
+        struct.pack("<II", 0xFFFFFF | 0x13 << 24, 0),
+        struct.pack("<II", 5 | 0x02 << 24, 2) + b"early",
+    ],
+    ids=["http", "broken-hello", "huge-hello", "data-before-hello"],
+)
+def test_a_proper_certificate_does_not_excuse_a_broken_protocol(
+    path: GatedPath, text: bytes
+) -> None:
+    before = refused(path, "protocol")
+    answer = greeting(path, text)
+    (header,) = struct.unpack_from("<I", answer)
+    assert (header >> 24) & 0x1F == 0x17, "it is told why, in a CLOSE"
+    assert len(answer) > 12
+    check_counted(path, "protocol", before)
+
+
+def test_a_publication_that_contradicts_the_current_one_is_refused_in_words(
+    path: GatedPath, nginx: Nginx
+) -> None:
+    path.point_settings["serial"] = 7
+    path.start_point()
+    path.wait_connected()
+    settings: dict[str, Any] = path.point_settings
+    path.point_settings = {
+        **settings,
+        "admin_socket": "other.sock",
+        "mappings": [mapping("/other", nginx.address)],
+    }
+    path.start_point()
+    words = "serial: 7 is held by other settings of the site"
+    path.gateway.wait_for_record("publication refused", words)
+    record = path.point.wait_for_record("publication refused", words)
+    assert record["level"] == "error"
+    path.point.wait_for(
+        "its status says why",
+        lambda status: words in str(status["instances"][0]["publication"]["reasons"]),
+    )
+    assert path.curl("/other/small").status == 404
