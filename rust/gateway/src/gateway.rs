@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmgmux_net::admin::AdminServer;
+use cmgmux_net::admin::{self, AdminServer};
 use cmgmux_net::listen::{bind_group, bind_one};
 use cmgmux_net::shard::Shards;
 use cmgmux_net::tls::{channel_acceptor, front_acceptor};
@@ -106,7 +106,10 @@ impl Service for Gateway {
         };
         shards.spawn_control(move |thread| links.run(thread));
         let core = Arc::new(Core { instance, shards });
-        let admin = start_admin(&config, &core).inspect_err(|_| {
+        let snapshot = Arc::clone(&core);
+        let status = move || snapshot.status();
+        let admin = AdminServer::start_if_set(config.admin_socket.as_deref(), status);
+        let admin = admin.inspect_err(|_| {
             core.shards.request_stop(Duration::ZERO);
             // The setting is what went wrong, not the shards.
             let _ = core.shards.wait();
@@ -132,21 +135,6 @@ impl Service for Gateway {
     }
 
     fn wait(&self) -> Result<(), ServiceError> {
-        let ended = self.core.shards.wait();
-        if let Some(admin) = &self.admin {
-            admin.request_stop();
-            ended.and(admin.wait())
-        } else {
-            ended
-        }
+        admin::wait_to_the_end(&self.core.shards, self.admin.as_ref())
     }
-}
-
-fn start_admin(
-    config: &GatewayConfig,
-    core: &Arc<Core>,
-) -> Result<Option<AdminServer>, ConfigError> {
-    let Some(path) = &config.admin_socket else { return Ok(None) };
-    let core = Arc::clone(core);
-    AdminServer::start(path, Arc::new(move || core.status())).map(Some)
 }

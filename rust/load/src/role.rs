@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmgmux_net::admin::AdminServer;
+use cmgmux_net::admin::{self, AdminServer};
 use cmgmux_net::listen::{AcceptCounters, bind_group};
 use cmgmux_net::shard::{self, Shards};
 use cmgmux_net::{ConfigError, Service, ServiceError, setting};
@@ -133,10 +133,8 @@ impl Service for SampleRole {
         }
         let state = Arc::new(State { address, server, accepted, shards });
         let snapshot = Arc::clone(&state);
-        let admin = config
-            .admin_socket
-            .map(|path| AdminServer::start(&path, Arc::new(move || snapshot.status())))
-            .transpose()?;
+        let admin =
+            AdminServer::start_if_set(config.admin_socket.as_deref(), move || snapshot.status())?;
         Ok(Self { state, admin })
     }
 
@@ -149,12 +147,7 @@ impl Service for SampleRole {
     }
 
     fn wait(&self) -> Result<(), ServiceError> {
-        let ended = self.state.shards.wait();
-        let Some(admin) = &self.admin else {
-            return ended;
-        };
-        admin.request_stop();
-        ended.and(admin.wait())
+        admin::wait_to_the_end(&self.state.shards, self.admin.as_ref())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use cmgmux_net::admin::AdminServer;
+use cmgmux_net::admin::{self, AdminServer};
 use cmgmux_net::shard::{self, Shard, Shards};
 use cmgmux_net::{ConfigError, Service, ServiceError};
 use parking_lot::Mutex;
@@ -75,10 +75,8 @@ impl Service for Swarm {
         let state = Arc::new(State { target: config.target, tally, shards });
         let snapshot = Arc::clone(&state);
         // Before the first client, so that a refused socket costs the gateway nothing.
-        let admin = config
-            .admin_socket
-            .map(|path| AdminServer::start(&path, Arc::new(move || snapshot.status())))
-            .transpose()?;
+        let admin =
+            AdminServer::start_if_set(config.admin_socket.as_deref(), move || snapshot.status())?;
         for index in 0..count {
             let ramp = Ramp {
                 blueprint: Arc::clone(&blueprint),
@@ -108,11 +106,7 @@ impl Service for Swarm {
         self.state.shards.request_stop(END_GRACE);
         let ended = self.state.shards.wait();
         self.state.tally.end();
-        let Some(admin) = &self.admin else {
-            return ended;
-        };
-        admin.request_stop();
-        ended.and(admin.wait())
+        ended.and(admin::wait_to_the_end(&self.state.shards, self.admin.as_ref()))
     }
 }
 

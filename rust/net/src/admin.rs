@@ -74,6 +74,18 @@ impl AdminServer {
         Ok(Self { thread, file })
     }
 
+    /// As [`start`](Self::start), for the optional setting `admin_socket`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_if_set(
+        path: Option<&Path>,
+        status: impl Fn() -> Value + Send + Sync + 'static,
+    ) -> Result<Option<Self>, ConfigError> {
+        path.map(|path| Self::start(path, Arc::new(status))).transpose()
+    }
+
     /// Where the socket is.
     pub fn path(&self) -> &Path {
         &self.file.path
@@ -93,6 +105,18 @@ impl AdminServer {
     pub fn wait(&self) -> Result<(), ServiceError> {
         self.thread.wait()
     }
+}
+
+/// Waits until `shards` have ended, then ends `admin`, which shows their state until then.
+///
+/// # Errors
+///
+/// [`ServiceError`] if either ended by itself.
+pub fn wait_to_the_end(shards: &Shards, admin: Option<&AdminServer>) -> Result<(), ServiceError> {
+    let ended = shards.wait();
+    let Some(admin) = admin else { return ended };
+    admin.request_stop();
+    ended.and(admin.wait())
 }
 
 impl Drop for AdminServer {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cmgmux_exchange::mapping::Mapping;
-use cmgmux_net::admin::AdminServer;
+use cmgmux_net::admin::{self, AdminServer};
 use cmgmux_net::shard::{MAX_SHARDS, Shard, Shards};
 use cmgmux_net::{ConfigError, Id, Service, ServiceError};
 use serde_json::{Value, json};
@@ -58,10 +58,8 @@ impl Service for ConnectionPoint {
             is_stopping: AtomicBool::new(false),
         });
         let snapshot = Arc::clone(&state);
-        let admin = config
-            .admin_socket
-            .map(|path| AdminServer::start(&path, Arc::new(move || snapshot.status())))
-            .transpose()?;
+        let admin =
+            AdminServer::start_if_set(config.admin_socket.as_deref(), move || snapshot.status())?;
         info!(identity = %state.plan.identity, boot_id = %state.boot_id, "connection point starts");
         state.run();
         Ok(Self { state, admin })
@@ -77,12 +75,7 @@ impl Service for ConnectionPoint {
     }
 
     fn wait(&self) -> Result<(), ServiceError> {
-        let ended = self.state.shards.wait();
-        let Some(admin) = &self.admin else {
-            return ended;
-        };
-        admin.request_stop();
-        ended.and(admin.wait())
+        admin::wait_to_the_end(&self.state.shards, self.admin.as_ref())
     }
 }
 
