@@ -23,6 +23,7 @@ from tests.e2e.roles import (
     break_off_a_length,
     break_off_at_once,
     break_off_chunks,
+    pause_in_mid_answer,
     show_the_head,
     stay_silent,
     talk_nonsense,
@@ -96,6 +97,7 @@ def odd() -> Iterator[OddRoles]:
             half=stack.enter_context(OddRole(break_off_a_length)),
             chunks=stack.enter_context(OddRole(break_off_chunks)),
             closing=stack.enter_context(OddRole(break_off_at_once)),
+            pausing=stack.enter_context(OddRole(pause_in_mid_answer)),
             nonsense=stack.enter_context(OddRole(talk_nonsense)),
             showing=stack.enter_context(OddRole(show_the_head)),
         )
@@ -128,6 +130,8 @@ def path(
                 mapping("/half", odd.half.address),
                 mapping("/chunks", odd.chunks.address),
                 mapping("/closing", odd.closing.address),
+                mapping("/pausing", odd.pausing.address, response_timeout_s=1.0),
+                mapping("/pausing-held", odd.pausing.address, hold=True),
                 mapping("/nonsense", odd.nonsense.address),
             ],
         )

@@ -179,6 +179,7 @@ class OddRoles:
     half: OddRole
     chunks: OddRole
     closing: OddRole
+    pausing: OddRole
     nonsense: OddRole
     showing: OddRole
 
@@ -192,6 +193,12 @@ def break_off_a_length(visit: Visit) -> None:
     """Answer with a length and close after half of it, when released."""
     visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
     visit.wait_until_released()
+
+
+def pause_in_mid_answer(visit: Visit) -> None:
+    """Answer with half of it and never go on."""
+    visit.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    visit.wait_until_left()
 
 
 def break_off_chunks(visit: Visit) -> None:

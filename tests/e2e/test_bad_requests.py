@@ -227,7 +227,7 @@ def test_without_a_connection_point_a_known_site_gets_503_and_a_time(
             answer,
             503,
             "no-connection-point",
-            "no connection point of the site is connected",
+            "site NYC: no connection point of the site is connected",
             error="destination_unavailable",
         )
         assert int(answer.fields["retry-after"]) > 0

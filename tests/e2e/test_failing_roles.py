@@ -139,6 +139,29 @@ def test_a_client_that_leaves_a_poll_frees_its_place_at_the_role(
     role.wait_for("no held poll", lambda status: status["held"] == 0)
 
 
+def test_a_client_that_leaves_while_an_answer_pauses_is_gone_for_its_role_too(
+    path: GatedPath, odd: OddRoles
+) -> None:
+    drain(odd.pausing)
+    before = abandoned(path)
+    with path.connected() as connection:
+        connection.sendall(b"GET /pausing-held/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        read_past(connection, b"hello")
+        assert odd.pausing.ends.empty()
+    odd.pausing.ends.get(timeout=DEADLINE_S)
+    path.point.wait_for("one more abandoned", lambda _: abandoned(path) == before + 1)
+
+
+def test_a_role_that_stops_in_mid_answer_gives_a_broken_answer(
+    path: GatedPath, odd: OddRoles
+) -> None:
+    drain(odd.pausing)
+    with counted(path, "role-silent"), path.connected() as connection:
+        connection.sendall(b"GET /pausing/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_to_broken_end(connection).endswith(b"\r\n\r\nhello")
+    odd.pausing.ends.get(timeout=DEADLINE_S)
+
+
 def test_a_client_that_leaves_in_mid_answer_ends_the_answer(path: GatedPath) -> None:
     before = abandoned(path)
     with path.connected(receive_bytes=65_536) as connection:
