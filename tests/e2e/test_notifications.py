@@ -58,7 +58,7 @@ def occupied(path: GatedPath, role: SampleRole) -> dict[str, Any]:
         "upstream connections": point["upstream"]["connections"],
         "held": served["held"],
         "role connections": served["open_connections"],
-        "panics": [gateway["panics_total"], point["panics"], served["panics_total"]],
+        "panics": [gateway["panics_total"], point["panics_total"], served["panics_total"]],
         "descriptors": {name: end.descriptors() for name, end in ends.items()},
     }
 

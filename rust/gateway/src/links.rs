@@ -1,9 +1,11 @@
 //! The channel port: links of connection points are checked here and handed to their shard.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use cmgmux_net::listen::Acceptor;
 use cmgmux_net::shard::Shard;
@@ -47,6 +49,7 @@ impl LinkListener {
             tls: self.tls,
             trust: self.trust,
             shards: self.shards,
+            warnings: Warnings::new(),
         });
         loop {
             let accepting = async {
@@ -73,6 +76,39 @@ struct Context {
     tls: Arc<ServerConfig>,
     trust: Trust,
     shards: Vec<mpsc::Sender<Established>>,
+    warnings: Warnings,
+}
+
+/// How many refused links are worth a line in the log, so that a port scanner cannot fill it. The
+/// status counts all of them.
+struct Warnings {
+    since: Cell<Instant>,
+    given: Cell<u32>,
+}
+
+impl Warnings {
+    const EACH: Duration = Duration::from_secs(60);
+    const MOST: u32 = 30;
+
+    fn new() -> Self {
+        Self { since: Cell::new(Instant::now()), given: Cell::new(0) }
+    }
+
+    /// Whether there is one more line to give.
+    fn take(&self) -> bool {
+        if self.since.get().elapsed() >= Self::EACH {
+            self.since.set(Instant::now());
+            self.given.set(0);
+        }
+        self.given.set(self.given.get().saturating_add(1));
+        if self.given.get() == Self::MOST + 1 {
+            warn!(
+                quiet_s = Self::EACH.saturating_sub(self.since.get().elapsed()).as_secs(),
+                "many links are being refused; `links.refused` in the status counts the rest"
+            );
+        }
+        self.given.get() <= Self::MOST
+    }
 }
 
 impl Context {
@@ -83,7 +119,9 @@ impl Context {
             Ok(offer) => offer,
             Err(error) => {
                 links.refuse(error.reason());
-                warn!(%address, reason = error.reason(), %error, "link refused");
+                if self.warnings.take() {
+                    warn!(%address, reason = error.reason(), %error, "link refused");
+                }
                 return;
             }
         };
@@ -94,7 +132,9 @@ impl Context {
             }
             Err((reason, error)) => {
                 links.refuse(reason);
-                warn!(%address, %peer, reason, %error, "link refused");
+                if self.warnings.take() {
+                    warn!(%address, %peer, reason, %error, "link refused");
+                }
             }
         }
     }
@@ -139,5 +179,19 @@ impl Context {
         debug!(%peer, %address, channel = %channel_id, "link accepted");
         place.send(established);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_links_stop_filling_the_log() {
+        let warnings = Warnings::new();
+        let given = (0..1_000).filter(|_| warnings.take()).count();
+        assert_eq!(given, 30);
+        warnings.since.set(Instant::now() - Warnings::EACH);
+        assert!(warnings.take());
     }
 }

@@ -122,7 +122,7 @@ impl State {
             "exchanges": self.counters.exchanges(),
             "refusals": self.counters.refusals(),
             "upstream": self.counters.upstream.snapshot(),
-            "panics": self.shards.panics(),
+            "panics_total": self.shards.panics(),
         })
     }
 }
