@@ -173,6 +173,7 @@ fn i10_frames_on_dead_ids_are_refused_but_for_those_that_may_cross() {
     victim.feed(control(&Control::Stop { code: 1 }, stream)).unwrap();
     victim.refuses(frame(kind::DATA, 0, stream, b"more"), CloseCode::STREAM_STATE);
     victim.refuses(control(&Control::Stop { code: 1 }, theirs(1, 1)), CloseCode::STREAM_STATE);
+    victim.refuses(control(&Control::Stop { code: 1 }, theirs(1, 2)), CloseCode::STREAM_STATE);
     let open = [1, 0, 0, 0];
     victim.refuses(frame(kind::OPEN, 0, stream, &open), CloseCode::STREAM_STATE);
     victim.refuses(frame(kind::OPEN, 0, StreamId::from_wire(1), &open), CloseCode::STREAM_STATE);

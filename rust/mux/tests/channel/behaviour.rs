@@ -60,15 +60,15 @@ fn everything_returns_to_its_baseline_when_streams_end() {
 
 #[test]
 fn an_opener_waits_for_tickets_and_gets_them_when_handlers_end() {
-    let limits = Limits { max_streams: 4, ..Limits::default() };
+    let limits = Limits { max_streams: 16, ..Limits::default() };
     let mut pair = Pair::new(&Config { local: limits, peer: limits, ..Config::default() });
-    let ids: Vec<_> = (0..4).map(|_| pair.instance.open().unwrap()).collect();
+    let ids: Vec<_> = (0..16).map(|_| pair.instance.open().unwrap()).collect();
     assert_eq!(pair.instance.open(), Err(UsageError::NoTicket));
     for id in ids {
         pair.instance.channel.send(id, Bytes::new(), End::Stream).unwrap();
     }
     pair.settle();
-    for stream in 0..4 {
+    for stream in 0..16 {
         let id = pair.point.app.streams[stream].id.unwrap();
         pair.point.channel.send(id, Bytes::new(), End::Stream).unwrap();
     }
@@ -135,6 +135,22 @@ fn a_small_message_overtakes_waiting_bulk() {
     let next = frames(&pair.instance.batch(pair.now).unwrap());
     assert_eq!(next.len(), 1, "small and bulk never share a batch");
     assert_eq!(next[0].stream, small);
+}
+
+#[test]
+fn a_half_that_ran_empty_is_small_again() {
+    let limits = Limits { window_bytes: 1 << 20, ..Limits::default() };
+    let config = Config { queue_bytes: 1 << 20, local: limits, peer: limits, ..Config::default() };
+    let mut pair = Pair::new(&config);
+    let was_bulk = pair.instance.open().unwrap();
+    pair.instance.channel.send(was_bulk, Bytes::from(vec![0; 200_000]), End::None).unwrap();
+    while pair.instance.batch(pair.now).is_some() {}
+    let bulk = pair.instance.open().unwrap();
+    pair.instance.channel.send(bulk, Bytes::from(vec![0; 200_000]), End::None).unwrap();
+    pair.instance.batch(pair.now).unwrap();
+    pair.instance.channel.send(was_bulk, Bytes::from(vec![1; 300]), End::Part).unwrap();
+    let next = frames(&pair.instance.batch(pair.now).unwrap());
+    assert_eq!(next[0].stream, was_bulk);
 }
 
 #[test]
@@ -321,8 +337,10 @@ fn an_index_is_free_at_the_acceptor_before_its_opener_uses_it_again() {
     let reset = pair.instance.batch(pair.now).unwrap();
     pair.point.wire.extend(reset);
     pair.point.deliver(pair.now, usize::MAX).unwrap();
-    pair.point.open().unwrap();
-    pair.settle();
+    assert_eq!(pair.point.open().unwrap().to_wire() & 0x7f_ffff, id.to_wire());
+    let open = pair.point.batch(pair.now).unwrap();
+    pair.instance.wire.extend(open);
+    pair.instance.deliver(pair.now, usize::MAX).unwrap();
     assert_eq!(pair.instance.app.accepted.len(), 2);
 }
 
