@@ -116,12 +116,6 @@ reasons! {
     IdentityRefused = FORBIDDEN, "http_request_denied", "identity-refused",
         "the connection point does not accept the identity of the client",
         "Check that the mapping is the same at gateway and connection point.";
-    /// The gateway has as many clients as it may have.
-    GatewayFull = SERVICE_UNAVAILABLE, "connection_limit_reached", "gateway-full",
-        "the gateway has as many clients as it may have", "Try again later.";
-    /// The gateway is stopping.
-    GatewayStopping = SERVICE_UNAVAILABLE, "destination_unavailable", "gateway-stopping",
-        "the gateway is stopping", "Connect again, so that another instance serves you.";
     /// No connection point of the site is connected.
     NoConnectionPoint = SERVICE_UNAVAILABLE, "destination_unavailable", "no-connection-point",
         "no connection point of the site is connected",
@@ -183,28 +177,6 @@ impl Reason {
     #[must_use]
     pub fn is_temporary(self) -> bool {
         self.status() == StatusCode::SERVICE_UNAVAILABLE
-    }
-
-    /// Whether nothing after the request on its connection can be understood, so that the
-    /// connection has to be closed after the answer.
-    #[must_use]
-    pub fn ends_connection(self) -> bool {
-        matches!(
-            self,
-            Self::BadHead
-                | Self::BadTarget
-                | Self::AmbiguousFraming
-                | Self::BadBody
-                | Self::HeadTooLarge
-                | Self::TargetTooLong
-                | Self::VersionNotSupported
-                | Self::ExpectationFailed
-                | Self::HeadTimeout
-                | Self::BodyTimeout
-                | Self::BodyTooLarge
-                | Self::GatewayFull
-                | Self::GatewayStopping
-        )
     }
 }
 
