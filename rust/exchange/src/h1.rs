@@ -9,7 +9,7 @@
 
 mod body;
 mod chunked;
-mod field_lines;
+pub(crate) mod field_lines;
 mod request;
 mod response;
 

@@ -12,6 +12,7 @@
 //! | [`fields`] | hop-by-hop fields, and the fields that say who a client is |
 //! | [`parts`] | an exchange as the parts of a stream: interim heads, head, body, trailers |
 //! | [`h1`] | the server side of HTTP/1.1, as the client front speaks it |
+//! | [`h2`] | request heads as HTTP/2 has them |
 //! | [`refusal`] | every error answer that cmgmux itself makes |
 //! | [`code`] | the codes with which an exchange resets or stops its stream |
 //! | [`publication`] | the messages of the control stream |
@@ -21,6 +22,7 @@
 pub mod code;
 pub mod fields;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod mapping;
 pub mod parts;

@@ -49,6 +49,8 @@ pub(crate) struct ShardCounters {
     pub(crate) clients_open: AtomicU64,
     pub(crate) tls_failed: AtomicU64,
     pub(crate) requests: AtomicU64,
+    /// Requests that moved to another connection point.
+    pub(crate) requests_moved: AtomicU64,
     pub(crate) exchanges_open: AtomicU64,
 }
 
@@ -146,6 +148,7 @@ impl Instance {
                 "accept_failures_total": shard.accepts.failed(),
                 "tls_failures_total": shard.tls_failed.load(Ordering::Relaxed),
                 "requests_total": shard.requests.load(Ordering::Relaxed),
+                "requests_moved_total": shard.requests_moved.load(Ordering::Relaxed),
                 "exchanges_open": shard.exchanges_open.load(Ordering::Relaxed),
             })
         };

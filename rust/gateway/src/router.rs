@@ -19,6 +19,13 @@ pub(crate) struct Router {
     changed: Notify,
 }
 
+/// A new stream, and the channel that carries it.
+pub(crate) struct Opened {
+    pub(crate) channel: Channel,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
+}
+
 #[derive(Default)]
 struct Turns {
     channels: Vec<Channel>,
@@ -70,12 +77,12 @@ impl Router {
         &self,
         site: &str,
         patience: Duration,
-    ) -> Result<(SendStream, RecvStream), &'static str> {
+    ) -> Result<Opened, &'static str> {
         let mut why = "";
         let opening = async {
             loop {
                 let changed = self.changed.notified();
-                match self.try_open(site) {
+                match self.try_open(site, None) {
                     Ok(stream) => return stream,
                     Err(cause) => why = cause,
                 }
@@ -85,7 +92,12 @@ impl Router {
         timeout(patience, opening).await.map_err(|_| why)
     }
 
-    fn try_open(&self, site: &str) -> Result<(SendStream, RecvStream), &'static str> {
+    /// Opens a stream on the next channel of `site` other than `used`, if one takes it now.
+    pub(crate) fn open_elsewhere(&self, site: &str, used: &Channel) -> Option<Opened> {
+        self.try_open(site, Some(used)).ok()
+    }
+
+    fn try_open(&self, site: &str, used: Option<&Channel>) -> Result<Opened, &'static str> {
         let mut sites = self.sites.borrow_mut();
         let turns = sites.get_mut(site).filter(|turns| !turns.channels.is_empty());
         let Some(turns) = turns else {
@@ -95,8 +107,12 @@ impl Router {
         for _ in 0..turns.channels.len() {
             let turn = turns.next % turns.channels.len();
             turns.next = turn + 1;
-            match turns.channels[turn].try_open(StreamKind::Exchange) {
-                Ok(stream) => return Ok(stream),
+            let channel = &turns.channels[turn];
+            if used.is_some_and(|used| used.is_same(channel)) {
+                continue;
+            }
+            match channel.try_open(StreamKind::Exchange) {
+                Ok((send, recv)) => return Ok(Opened { channel: channel.clone(), send, recv }),
                 Err(OpenError::NoTicket) => {
                     why = "every connection point of the site has as many streams as it allows";
                 }

@@ -26,7 +26,7 @@ mod trust;
 pub use channel::{CHANNEL_ALPN, channel_acceptor, channel_dialer, check_channel_alpn};
 pub use describe::describe;
 pub use files::{Credentials, FileSetting, load_certificates, load_roots, server_name};
-pub use front::{FRONT_ALPN, front_acceptor, front_dialer};
+pub use front::{FRONT_ALPN, FRONT_ALPN_H2, front_acceptor, front_dialer};
 pub use roots::ClientRoots;
 pub use trust::{Refusal, Trust, TrustedCa};
 

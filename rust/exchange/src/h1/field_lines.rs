@@ -11,18 +11,18 @@ use crate::fields;
 use crate::head::{HeadError, field};
 
 /// What the field lines amount to.
-pub(super) struct Fields {
-    pub(super) kept: HeaderMap,
+pub(crate) struct Fields {
+    pub(crate) kept: HeaderMap,
     content_length: Option<u64>,
     chunked: bool,
-    pub(super) close: bool,
+    pub(crate) close: bool,
     /// Whether `Connection` names fields that are kept so far.
     names_fields: bool,
-    pub(super) expects_continue: bool,
+    pub(crate) expects_continue: bool,
 }
 
 impl Fields {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             // Room for the fields that the gateway adds.
             kept: HeaderMap::with_capacity(capacity + 4),
@@ -34,7 +34,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
+    pub(crate) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
         match name.as_str() {
             "host" if self.kept.contains_key(header::HOST) => {
                 return Err(HeadError::Host("the field Host is there more than once"));
@@ -86,7 +86,7 @@ impl Fields {
         Ok(())
     }
 
-    pub(super) fn remove_named_by_connection(
+    pub(crate) fn remove_named_by_connection(
         &mut self,
         block: &Bytes,
         lines: &[Header<'_>],
@@ -105,7 +105,7 @@ impl Fields {
 
     /// Checks that there is one `Host`, that it is an authority, and that an absolute target says
     /// the same.
-    pub(super) fn check_host(&self, authority: Option<&str>) -> Result<(), HeadError> {
+    pub(crate) fn check_host(&self, authority: Option<&str>) -> Result<(), HeadError> {
         let Some(host) = self.kept.get(header::HOST) else {
             return Err(HeadError::Host("the field Host is missing"));
         };
@@ -119,7 +119,7 @@ impl Fields {
         Ok(())
     }
 
-    pub(super) fn body(&self) -> Result<BodyLength, HeadError> {
+    pub(crate) fn body(&self) -> Result<BodyLength, HeadError> {
         match (self.content_length, self.chunked) {
             (Some(_), true) => {
                 Err(HeadError::Framing("both Content-Length and Transfer-Encoding are there"))

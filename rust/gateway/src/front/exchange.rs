@@ -1,4 +1,5 @@
-//! One request and its answer: a client connection on one side, a stream on the other.
+//! One request and its answer: a client on one side, whatever version of HTTP it speaks, and a
+//! stream on the other.
 
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
@@ -7,410 +8,109 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cmgmux_exchange::code;
-use cmgmux_exchange::h1::{
-    BodyError, BodyEvent, BodyLength, BodyReader, CONTINUE, Circumstances, Request, ResponseWriter,
-    encode_interim,
-};
+use cmgmux_exchange::h1::BodyEvent;
 use cmgmux_exchange::head::ResponseHead;
-use cmgmux_exchange::parts::{Event, PartsError, Piece, Reader, Writer};
+use cmgmux_exchange::parts::{Event, PartsError, Received};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use cmgmux_net::{End, RecvStream, SendStream, StreamCode, StreamError};
-use http::{HeaderMap, Method, StatusCode};
+use cmgmux_net::StreamCode;
+use http::{HeaderMap, StatusCode};
 use tracing::debug;
 
-use super::answer_refusal;
-use super::client::{Alarm, Client};
-use super::identity::Identities;
-use super::request::{Admitted, admit};
-use crate::instance::Counted;
+use super::alarm::Alarm;
+use super::passage::Passage;
 use crate::shard::ShardState;
 
-/// Answer bytes gathered before they are sent.
-const GATHER_BYTES: usize = 64 * 1024;
-/// What a client may send ahead of its next request while it waits for an answer.
-const READ_AHEAD_BYTES: usize = 16 * 1024;
 /// Time beyond the mapping's own that the connection point's 504 may take to arrive.
 const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
-/// What becomes of a client connection after an exchange.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Outcome {
-    /// It may carry the next request.
-    Reusable,
-    /// The answer is complete and the connection is to be closed.
-    Close,
-    /// As `Close`, but the client may still be sending its request.
-    Linger,
-    /// The answer broke off; the client must not take it for complete.
-    Broken,
-    /// The client has left.
-    ClientGone,
+/// The client's side of an exchange.
+pub(super) trait Side {
+    /// The next of the request's body. Pending while the client has to send more.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, Failure>>;
+
+    /// Ready with the reason once the client is known to have left. `is_sent` says that all of its
+    /// request has been read.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, is_sent: bool) -> Poll<&'static str>;
+
+    /// Writes an interim head.
+    fn interim(&mut self, head: ResponseHead) -> Result<(), PartsError>;
+
+    /// Writes the head of the answer.
+    fn begin(&mut self, head: ResponseHead, circumstances: Beginning) -> Result<(), PartsError>;
+
+    /// Writes bytes of the answer's body, at least one.
+    fn data(&mut self, data: Bytes) -> Result<(), PartsError>;
+
+    /// Ends the answer.
+    fn finish(&mut self, trailers: HeaderMap) -> Result<(), PartsError>;
+
+    /// Whether it takes more of the answer before [`poll_flush`](Self::poll_flush).
+    fn has_room(&self) -> bool;
+
+    /// Whether something written has not been sent.
+    fn has_output(&self) -> bool;
+
+    /// Sends what was written. The error says how the client has left.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>>;
+
+    /// Bytes that the client has sent or taken, to tell a slow client from a stalled one.
+    fn moved_bytes(&self) -> u64;
+}
+
+/// The circumstances in which an answer begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beginning {
+    /// Whether a body or trailers follow.
+    pub(super) has_body: bool,
+    /// Whether the request was read to its end.
+    pub(super) is_sent: bool,
 }
 
 /// Why an exchange ends before its answer is complete.
-enum Failure {
+pub(super) enum Failure {
     /// The client has left, or stalled for too long.
     ClientGone(&'static str),
     /// There is an answer for it, if none has begun.
     Refused(Box<Refusal>),
 }
 
-/// Carries one request to its answer, or answers it with an error.
-pub(super) async fn serve(
-    state: &ShardState,
-    client: &mut Client,
-    identities: &mut Identities,
-    mut request: Request,
-) -> Outcome {
-    state.counters().requests.fetch_add(1, Ordering::Relaxed);
-    let _open = Counted::new(&state.counters().exchanges_open);
-    let wants_close = request.close || state.shard.stop().is_requested();
-    let admitted = match Box::pin(admit(state, client, identities, &mut request)).await {
-        Ok(admitted) => admitted,
-        Err(refusal) => {
-            let has_body = !matches!(request.body, BodyLength::Empty | BodyLength::Exact(0));
-            let close = wants_close || has_body;
-            let method = &request.head.method;
-            answer_refusal(state, &mut client.output, &refusal, method, close);
-            return finish_refusal(client, state, close, has_body).await;
-        }
-    };
-    let mut exchange = match Exchange::begin(state, client, request, admitted, wants_close) {
-        Ok(exchange) => exchange,
-        Err(refusal) => {
-            answer_refusal(state, &mut client.output, &refusal, &Method::GET, true);
-            return Outcome::Linger;
-        }
-    };
-    let result = poll_fn(|cx| exchange.poll(cx)).await;
-    let (method, has_begun) = (exchange.method.clone(), exchange.has_begun());
-    let close = exchange.close;
-    let upload_complete = matches!(exchange.upload, Upload::Complete);
-    match result {
-        Ok(()) if !upload_complete => Outcome::Linger,
-        Ok(()) if close => Outcome::Close,
-        Ok(()) => Outcome::Reusable,
-        Err(Failure::ClientGone(why)) => {
-            debug!(why, "client has left before its exchange was over");
-            exchange.abandon(code::CLIENT_GONE);
-            Outcome::ClientGone
-        }
-        Err(Failure::Refused(refusal)) => {
-            let stream_code = match refusal.reason() {
-                Reason::BodyTooLarge => code::BODY_TOO_LARGE,
-                Reason::BadBody => code::BAD_BODY,
-                Reason::RoleSilent => code::TIMED_OUT,
-                _ => StreamCode::CANCELLED.0,
-            };
-            exchange.abandon(stream_code);
-            if has_begun {
-                state.instance.refuse(refusal.reason());
-                debug!(
-                    reason = refusal.reason().code(),
-                    details = refusal.details(),
-                    "answer broke off"
-                );
-                return Outcome::Broken;
-            }
-            let close = close || !upload_complete;
-            answer_refusal(state, &mut client.output, &refusal, &method, close);
-            finish_refusal(client, state, close, !upload_complete).await
-        }
-    }
-}
-
-/// Sends an error answer.
-async fn finish_refusal(
-    client: &mut Client,
-    state: &ShardState,
-    close: bool,
-    is_sending: bool,
-) -> Outcome {
-    let flushing = poll_fn(|cx| client.poll_flush(cx));
-    match tokio::time::timeout(state.instance.timeouts.stall, flushing).await {
-        Ok(Ok(())) if is_sending => Outcome::Linger,
-        Ok(Ok(())) if close => Outcome::Close,
-        Ok(Ok(())) => Outcome::Reusable,
-        Ok(Err(_)) | Err(_) => Outcome::ClientGone,
-    }
-}
-
-/// The request on its way.
-enum Upload {
-    /// The body is read from the client and sent on.
-    Running { send: SendStream, writer: Writer, body: BodyReader },
-    /// All of it has been sent.
-    Complete,
-    /// The far end wants no more of it. What the client still sends is not read.
-    Unwanted,
+/// How an exchange ended.
+pub(super) enum Ending {
+    /// The answer is complete and sent.
+    Complete { is_sent: bool },
+    /// The client has left.
+    ClientGone,
+    /// The answer has not begun; this one is to be given.
+    Refused { refusal: Box<Refusal>, is_sent: bool },
+    /// The answer has broken off; the client must not take it for complete.
+    Broken,
 }
 
 /// The answer on its way.
-enum Download {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Answer {
     /// Before its head.
     Waiting,
     /// In its body.
-    Running(ResponseWriter),
+    Running,
     /// Complete, but perhaps not sent.
     Complete,
 }
 
-struct Exchange<'a> {
+/// One request and its answer.
+pub(super) struct Exchange<'a, S> {
     state: &'a ShardState,
-    client: &'a mut Client,
-    upload: Upload,
-    /// Until the answer has been read to its end.
-    recv: Option<RecvStream>,
-    reader: Reader<ResponseHead>,
-    download: Download,
+    side: &'a mut S,
+    passage: Passage,
+    answer: Answer,
+    /// The answer's.
     trailers: HeaderMap,
-    method: Method,
-    close: bool,
+    response_timeout: Option<Duration>,
     /// Until when the answer has to begin.
     answer_by: Option<Instant>,
     alarm: Alarm,
     /// Since when, and after how many moved bytes, the client is being waited for.
     waiting: Option<(Instant, u64)>,
-}
-
-impl<'a> Exchange<'a> {
-    /// Sends the head and prepares for the rest.
-    fn begin(
-        state: &'a ShardState,
-        client: &'a mut Client,
-        request: Request,
-        admitted: Admitted,
-        close: bool,
-    ) -> Result<Self, Box<Refusal>> {
-        let Admitted { mut send, recv, body, response_timeout } = admitted;
-        let mut writer = Writer::request();
-        let is_whole = body.is_complete();
-        let piece = writer.request_head(&request.head, is_whole).map_err(|error| {
-            let refusal = Refusal::by_gateway(Reason::HeadTooLarge);
-            Box::new(refusal.with_details(error.to_string()))
-        })?;
-        let upload = match pass(&mut send, piece) {
-            // The stream's own end says why, at the receiving half.
-            Err(_) => Upload::Unwanted,
-            Ok(()) if is_whole => Upload::Complete,
-            Ok(()) => Upload::Running { send, writer, body },
-        };
-        if request.expects_continue && matches!(upload, Upload::Running { .. }) {
-            client.output.extend_from_slice(CONTINUE);
-        }
-        Ok(Self {
-            state,
-            client,
-            upload,
-            recv: Some(recv),
-            reader: Reader::response(&request.head.method),
-            download: Download::Waiting,
-            trailers: HeaderMap::new(),
-            method: request.head.method,
-            close,
-            answer_by: response_timeout.map(|limit| Instant::now() + limit + RESPONSE_MARGIN),
-            alarm: Alarm::default(),
-            waiting: None,
-        })
-    }
-
-    /// Whether the client may have seen a part of the answer's head.
-    fn has_begun(&self) -> bool {
-        !matches!(self.download, Download::Waiting)
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let upload = self.poll_upload(cx)?;
-        if let Poll::Ready(result) = self.poll_download(cx) {
-            return Poll::Ready(result);
-        }
-        // Output waits for the client to read; an upload that wants more, for it to send.
-        let is_waiting = !self.client.output.is_empty() || upload == Wait::Client;
-        let (now, moved) = (Instant::now(), self.client.moved_bytes);
-        self.waiting = match self.waiting {
-            _ if !is_waiting => None,
-            Some((since, before)) if before == moved => Some((since, moved)),
-            _ => Some((now, moved)),
-        };
-        let stalled_at = self.waiting.map(|(since, _)| since + self.state.instance.timeouts.stall);
-        let answer_by = self.answer_by.filter(|_| upload == Wait::Nobody && !self.has_begun());
-        let deadline = [stalled_at, answer_by].into_iter().flatten().min();
-        match self.alarm.poll_at(cx, deadline) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) if stalled_at.is_some_and(|at| at <= Instant::now()) => {
-                let refusal = Refusal::by_gateway(Reason::BodyTimeout);
-                Poll::Ready(Err(match upload {
-                    Wait::Client if !self.has_begun() => Failure::Refused(Box::new(refusal)),
-                    _ => Failure::ClientGone("it neither read nor sent for too long"),
-                }))
-            }
-            Poll::Ready(()) => {
-                let refusal = Refusal::by_gateway(Reason::RoleSilent);
-                Poll::Ready(Err(Failure::Refused(Box::new(refusal))))
-            }
-        }
-    }
-
-    /// Moves the request's body as far as it goes and says what it waits for. Once it is complete,
-    /// notices a client that leaves.
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Wait, Failure> {
-        while let Upload::Running { send, writer, body } = &mut self.upload {
-            match send.poll_ready(cx) {
-                Poll::Pending => return Ok(Wait::Stream),
-                Poll::Ready(Err(_)) => {
-                    self.upload = Upload::Unwanted;
-                    break;
-                }
-                Poll::Ready(Ok(())) => {}
-            }
-            let event = body.read(&mut self.client.input).map_err(|error| refused(&error))?;
-            let (piece, is_last) = match event {
-                Some(BodyEvent::Data(data)) => (writer.data(data, End::None), false),
-                Some(BodyEvent::Trailers(trailers)) => {
-                    self.trailers = trailers;
-                    continue;
-                }
-                Some(BodyEvent::End) => (self.finish_upload(), true),
-                None => match self.client.poll_fill(cx) {
-                    Poll::Pending => return Ok(Wait::Client),
-                    Poll::Ready(Ok(read)) if read > 0 => continue,
-                    Poll::Ready(_) => {
-                        return Err(Failure::ClientGone("its body ended before its length"));
-                    }
-                },
-            };
-            let Upload::Running { send, .. } = &mut self.upload else { break };
-            let passed = match piece {
-                Ok(piece) => pass(send, piece).is_ok(),
-                Err(error) => {
-                    let refusal = Refusal::by_gateway(Reason::BadBody);
-                    let refusal = refusal.with_details(error.to_string());
-                    return Err(Failure::Refused(Box::new(refusal)));
-                }
-            };
-            match (passed, is_last) {
-                (false, _) => self.upload = Upload::Unwanted,
-                (true, true) => self.upload = Upload::Complete,
-                (true, false) => {}
-            }
-        }
-        while matches!(self.upload, Upload::Complete) && self.client.input.len() < READ_AHEAD_BYTES
-        {
-            match self.client.poll_fill(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(read)) if read > 0 => {}
-                Poll::Ready(_) => return Err(Failure::ClientGone("it closed its connection")),
-            }
-        }
-        Ok(Wait::Nobody)
-    }
-
-    /// The last piece of the request: the end of its body, or its trailers.
-    fn finish_upload(&mut self) -> Result<Piece, PartsError> {
-        let Upload::Running { send, writer, .. } = &mut self.upload else {
-            return Err(PartsError::OutOfOrder);
-        };
-        if self.trailers.is_empty() {
-            return writer.data(Bytes::new(), End::Stream);
-        }
-        let trailers = std::mem::take(&mut self.trailers);
-        let end_of_body = writer.data(Bytes::new(), End::Part)?;
-        // A stream that takes no more says so again for the trailers.
-        let _ = pass(send, end_of_body);
-        writer.trailers(&trailers)
-    }
-
-    /// Moves the answer as far as it goes; ready when it is complete and sent.
-    fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        loop {
-            let mut is_pending = false;
-            while self.client.output.len() < GATHER_BYTES {
-                let Some(recv) = &mut self.recv else { break };
-                match recv.poll_chunk(cx) {
-                    Poll::Ready(Ok(Some(chunk))) => {
-                        self.handle_piece(chunk.data, chunk.end)?;
-                    }
-                    Poll::Ready(Ok(None)) => {
-                        self.handle_piece(Bytes::new(), End::Stream)?;
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(&error))),
-                    Poll::Pending => {
-                        is_pending = true;
-                        break;
-                    }
-                }
-            }
-            match self.client.poll_flush(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => {
-                    return Poll::Ready(Err(Failure::ClientGone("it closed its connection")));
-                }
-            }
-            if matches!(self.download, Download::Complete) {
-                return Poll::Ready(Ok(()));
-            }
-            if is_pending {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    fn handle_piece(&mut self, data: Bytes, end: End) -> Result<(), Failure> {
-        let bad_answer = |error: &dyn std::fmt::Display| {
-            let refusal = Refusal::by_gateway(Reason::ConnectionPointBadAnswer);
-            Failure::Refused(Box::new(refusal.with_details(error.to_string())))
-        };
-        let received = self.reader.handle_piece(data, end).map_err(|error| bad_answer(&error))?;
-        let output = &mut self.client.output;
-        match received.event {
-            // The gateway has answered `Expect` itself.
-            Some(Event::Interim(head)) if head.status == StatusCode::CONTINUE => {}
-            Some(Event::Interim(head)) => {
-                encode_interim(&head, output).map_err(|error| bad_answer(&error))?;
-            }
-            Some(Event::Head(head)) => {
-                self.close |= !matches!(self.upload, Upload::Complete);
-                let circumstances = Circumstances {
-                    method: &self.method,
-                    has_body: !received.complete,
-                    close: self.close,
-                    date: &self.state.date(),
-                };
-                let writer = ResponseWriter::start(&head, circumstances, output)
-                    .map_err(|error| bad_answer(&error))?;
-                self.download = Download::Running(writer);
-            }
-            Some(Event::Data(data)) => {
-                let Download::Running(writer) = &mut self.download else { return Ok(()) };
-                let frame = writer.frame(data.len()).map_err(|error| bad_answer(&error))?;
-                output.extend_from_slice(frame.prefix());
-                output.extend_from_slice(&data);
-                output.extend_from_slice(frame.suffix());
-            }
-            Some(Event::Trailers(trailers)) => self.trailers = trailers,
-            None => {}
-        }
-        if received.complete {
-            self.recv = None;
-            let download = std::mem::replace(&mut self.download, Download::Complete);
-            if let Download::Running(writer) = download {
-                let trailers = std::mem::take(&mut self.trailers);
-                writer.finish(&trailers, output).map_err(|error| bad_answer(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives both halves of the stream up with `stream_code`.
-    fn abandon(self, stream_code: u32) {
-        if let Upload::Running { send, .. } = self.upload {
-            send.reset(StreamCode(stream_code));
-        }
-        if let Some(recv) = self.recv {
-            recv.stop(StreamCode(stream_code));
-        }
-    }
 }
 
 /// What the request's body waits for.
@@ -424,18 +124,185 @@ enum Wait {
     Nobody,
 }
 
-fn pass(send: &mut SendStream, piece: Piece) -> Result<(), StreamError> {
-    send.send(piece.data, piece.end)
+impl<'a, S: Side> Exchange<'a, S> {
+    /// An exchange whose head has been sent.
+    pub(super) fn new(
+        state: &'a ShardState,
+        side: &'a mut S,
+        passage: Passage,
+        response_timeout: Option<Duration>,
+    ) -> Self {
+        let mut exchange = Self {
+            state,
+            side,
+            passage,
+            answer: Answer::Waiting,
+            trailers: HeaderMap::new(),
+            response_timeout,
+            answer_by: None,
+            alarm: Alarm::default(),
+            waiting: None,
+        };
+        exchange.expect_answer();
+        exchange
+    }
+
+    /// Carries the request to its answer. Called once.
+    pub(super) async fn run(&mut self) -> Ending {
+        let result = poll_fn(|cx| self.poll(cx)).await;
+        let is_sent = self.passage.is_sent();
+        match result {
+            Ok(()) => Ending::Complete { is_sent },
+            Err(Failure::ClientGone(why)) => {
+                debug!(why, "client has left before its exchange was over");
+                self.passage.abandon(StreamCode(code::CLIENT_GONE));
+                Ending::ClientGone
+            }
+            Err(Failure::Refused(refusal)) => {
+                self.passage.abandon(match refusal.reason() {
+                    Reason::BodyTooLarge => StreamCode(code::BODY_TOO_LARGE),
+                    Reason::BadBody => StreamCode(code::BAD_BODY),
+                    Reason::RoleSilent => StreamCode(code::TIMED_OUT),
+                    _ => StreamCode::CANCELLED,
+                });
+                if self.answer == Answer::Waiting {
+                    return Ending::Refused { refusal, is_sent };
+                }
+                let instance = &self.state.instance;
+                instance.refuse(refusal.reason());
+                instance.broken_answers.fetch_add(1, Ordering::Relaxed);
+                let (reason, details) = (refusal.reason().code(), refusal.details());
+                debug!(reason, details, "answer broke off");
+                Ending::Broken
+            }
+        }
+    }
+
+    /// The connection point has as long as the role may take, and a little more.
+    fn expect_answer(&mut self) {
+        self.answer_by =
+            self.response_timeout.map(|limit| Instant::now() + limit + RESPONSE_MARGIN);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let upload = loop {
+            let upload = self.poll_upload(cx)?;
+            let mut moved = false;
+            if let Poll::Ready(result) = self.poll_download(cx, &mut moved) {
+                return Poll::Ready(result);
+            }
+            if !moved {
+                break upload;
+            }
+            self.state.counters().requests_moved.fetch_add(1, Ordering::Relaxed);
+            self.expect_answer();
+        };
+        // Output waits for the client to read; an upload that wants more, for it to send.
+        let is_waiting = self.side.has_output() || upload == Wait::Client;
+        let (now, moved) = (Instant::now(), self.side.moved_bytes());
+        self.waiting = match self.waiting {
+            _ if !is_waiting => None,
+            Some((since, before)) if before == moved => Some((since, moved)),
+            _ => Some((now, moved)),
+        };
+        let stalled_at = self.waiting.map(|(since, _)| since + self.state.instance.timeouts.stall);
+        let has_begun = self.answer != Answer::Waiting;
+        let answer_by = self.answer_by.filter(|_| upload == Wait::Nobody && !has_begun);
+        let deadline = [stalled_at, answer_by].into_iter().flatten().min();
+        match self.alarm.poll_at(cx, deadline) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) if stalled_at.is_some_and(|at| at <= Instant::now()) => {
+                Poll::Ready(Err(match upload {
+                    Wait::Client if !has_begun => refused(Reason::BodyTimeout),
+                    _ => Failure::ClientGone("it neither read nor sent for too long"),
+                }))
+            }
+            Poll::Ready(()) => Poll::Ready(Err(refused(Reason::RoleSilent))),
+        }
+    }
+
+    /// Moves the request's body as far as it goes and says what it waits for; notices a client that
+    /// leaves.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Wait, Failure> {
+        while self.passage.takes_more() {
+            if self.passage.poll_room(cx).is_pending() {
+                return Ok(Wait::Stream);
+            }
+            if !self.passage.takes_more() {
+                break;
+            }
+            let sent = match self.side.poll_body(cx)? {
+                Poll::Pending => return Ok(Wait::Client),
+                Poll::Ready(BodyEvent::Data(data)) => self.passage.send(data),
+                Poll::Ready(BodyEvent::Trailers(trailers)) => self.passage.finish(&trailers),
+                Poll::Ready(BodyEvent::End) => self.passage.finish(&HeaderMap::new()),
+            };
+            sent.map_err(|error| {
+                let refusal = Refusal::by_gateway(Reason::BadBody);
+                Failure::Refused(Box::new(refusal.with_details(error.to_string())))
+            })?;
+        }
+        match self.side.poll_gone(cx, self.passage.is_sent()) {
+            Poll::Ready(why) => Err(Failure::ClientGone(why)),
+            Poll::Pending => Ok(Wait::Nobody),
+        }
+    }
+
+    /// Moves the answer as far as it goes; ready when it is complete and sent.
+    fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        moved: &mut bool,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            let mut is_pending = false;
+            while self.answer != Answer::Complete && self.side.has_room() && !is_pending {
+                match self.passage.poll_answer(cx, &self.state.router, moved) {
+                    Poll::Ready(Ok(received)) => self.handle(received).map_err(|error| {
+                        let refusal = Refusal::by_gateway(Reason::ConnectionPointBadAnswer);
+                        Failure::Refused(Box::new(refusal.with_details(error.to_string())))
+                    })?,
+                    Poll::Ready(Err(refusal)) => {
+                        return Poll::Ready(Err(Failure::Refused(refusal)));
+                    }
+                    Poll::Pending => is_pending = true,
+                }
+            }
+            match self.side.poll_flush(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(why)) => return Poll::Ready(Err(Failure::ClientGone(why))),
+                Poll::Ready(Ok(())) if self.answer == Answer::Complete => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(())) if is_pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, received: Received<ResponseHead>) -> Result<(), PartsError> {
+        match received.event {
+            // The gateway has answered `Expect` itself.
+            Some(Event::Interim(head)) if head.status == StatusCode::CONTINUE => {}
+            Some(Event::Interim(head)) => self.side.interim(head)?,
+            Some(Event::Head(head)) => {
+                let is_sent = self.passage.is_sent();
+                let has_body = !received.complete;
+                self.side.begin(head, Beginning { has_body, is_sent })?;
+                self.answer = Answer::Running;
+            }
+            Some(Event::Data(data)) => self.side.data(data)?,
+            Some(Event::Trailers(trailers)) => self.trailers = trailers,
+            None => {}
+        }
+        if received.complete {
+            self.answer = Answer::Complete;
+            self.side.finish(std::mem::take(&mut self.trailers))?;
+        }
+        Ok(())
+    }
 }
 
-fn refused(error: &BodyError) -> Failure {
-    Failure::Refused(Box::new(Refusal::from(error)))
-}
-
-fn broken(error: &StreamError) -> Failure {
-    let refusal = match error {
-        StreamError::Reset(code) | StreamError::Stopped(code) => Refusal::of_stream_code(code.0),
-        _ => Refusal::by_gateway(Reason::ConnectionPointLost).with_details(error.to_string()),
-    };
-    Failure::Refused(Box::new(refusal))
+fn refused(reason: Reason) -> Failure {
+    Failure::Refused(Box::new(Refusal::by_gateway(reason)))
 }

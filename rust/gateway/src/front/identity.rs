@@ -1,5 +1,6 @@
 //! Who a client is: established once per connection and site.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cmgmux_exchange::fields::{Identity, IdentityFields, client_cert, forwarded};
@@ -7,9 +8,17 @@ use cmgmux_exchange::mapping::Authentication;
 use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::identity::ClientCertificate;
 use http::HeaderValue;
+use rustls::pki_types::CertificateDer;
 
-use super::client::Client;
 use crate::sites::Site;
+
+/// What a connection shows of its client.
+#[derive(Clone, Copy)]
+pub(super) struct Visitor<'a> {
+    pub(super) address: IpAddr,
+    /// The chain that the client showed; it holds the key of the first certificate, no more is known.
+    pub(super) certificates: &'a [CertificateDer<'static>],
+}
 
 /// What a connection has learned about its client.
 #[derive(Default)]
@@ -33,38 +42,37 @@ impl Identities {
     /// The client is not one of the site's.
     pub(crate) fn fields(
         &mut self,
-        client: &Client,
+        visitor: Visitor<'_>,
         authentication: Authentication,
         site: &Arc<Site>,
         host: &HeaderValue,
     ) -> Result<IdentityFields, Box<Refusal>> {
-        let forwarded = forwarded(client.address.ip(), host);
+        let forwarded = forwarded(visitor.address, host);
         match authentication {
             Authentication::None => {
                 let identity = Identity::ANONYMOUS.to_field().map_err(|_| internal())?;
                 Ok(IdentityFields { client_cert: None, identity, forwarded })
             }
             Authentication::Certificate => {
-                let Verified { client_cert, identity } = self.verify(client, site)?;
+                let Verified { client_cert, identity } = self.verify(visitor, site)?;
                 Ok(IdentityFields { client_cert: Some(client_cert), identity, forwarded })
             }
         }
     }
 
-    fn verify(&mut self, client: &Client, site: &Arc<Site>) -> Result<Verified, Box<Refusal>> {
+    fn verify(&mut self, visitor: Visitor<'_>, site: &Arc<Site>) -> Result<Verified, Box<Refusal>> {
         if let Some((known, outcome)) = &self.verified
             && Arc::ptr_eq(known, site)
         {
             return outcome.clone().map_err(Box::new);
         }
-        let outcome = verify(client, site);
+        let outcome = verify(visitor.certificates, site);
         self.verified = Some((Arc::clone(site), outcome.clone()));
         outcome.map_err(Box::new)
     }
 }
 
-fn verify(client: &Client, site: &Site) -> Result<Verified, Refusal> {
-    let chain = client.certificates();
+fn verify(chain: &[CertificateDer<'static>], site: &Site) -> Result<Verified, Refusal> {
     let Some(certificate) = chain.first() else {
         return Err(Refusal::by_gateway(Reason::CertificateMissing));
     };

@@ -1,38 +1,39 @@
-//! From a request head to an open stream: mapping, authentication, method, body, site.
+//! What a request head must have to pass: mapping, authentication, method, body, site.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cmgmux_exchange::fields::{IdentityFields, ensure_traceparent};
-use cmgmux_exchange::h1::{BodyReader, Request};
+use cmgmux_exchange::h1::{BodyError, BodyLength, Request};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use cmgmux_net::{RecvStream, SendStream};
 use http::{HeaderValue, header};
 
-use super::client::Client;
-use super::identity::Identities;
+use super::identity::{Identities, Visitor};
+use crate::router::Opened;
 use crate::shard::ShardState;
+use crate::sites::Site;
 
 /// When to ask again for a site without a connection point.
 const RETRY_AFTER_S: u32 = 5;
 
-/// A request that may pass, with the stream that will carry it.
+/// The terms on which a request passes.
 pub(super) struct Admitted {
-    pub(super) send: SendStream,
-    pub(super) recv: RecvStream,
-    pub(super) body: BodyReader,
+    pub(super) site: Arc<Site>,
+    /// The longest body.
+    pub(super) max_body_bytes: u64,
     /// How long the role may take to begin its answer; no limit for a held mapping.
     pub(super) response_timeout: Option<Duration>,
 }
 
-/// Checks a request and opens its stream. The head gets the fields that the gateway alone writes.
+/// Checks a request. Its head gets the fields that the gateway alone writes.
 ///
 /// # Errors
 ///
 /// Why the request does not pass.
-pub(super) async fn admit(
+pub(super) fn admit(
     state: &ShardState,
-    client: &Client,
+    visitor: Visitor<'_>,
     identities: &mut Identities,
     request: &mut Request,
 ) -> Result<Admitted, Box<Refusal>> {
@@ -47,28 +48,36 @@ pub(super) async fn admit(
     let no_host = HeaderValue::from_static("");
     let host = request.head.fields.get(header::HOST).unwrap_or(&no_host);
     let fields: IdentityFields =
-        identities.fields(client, route.authentication(), &mapped.site, host)?;
+        identities.fields(visitor, route.authentication(), &mapped.site, host)?;
     if !route.allows(&request.head.method) {
         let refusal = refuse(Reason::MethodNotAllowed).with_allow(route.allow().clone());
         return Err(Box::new(refusal));
     }
-    let body = BodyReader::new(request.body, route.max_body_bytes()).map_err(|error| {
-        let limit = route.max_body_bytes();
-        Box::new(Refusal::from(&error).with_details(format!("at most {limit} bytes are allowed")))
-    })?;
+    let max_body_bytes = route.max_body_bytes();
+    if matches!(request.body, BodyLength::Exact(bytes) if bytes > max_body_bytes) {
+        let details = format!("at most {max_body_bytes} bytes are allowed");
+        return Err(Box::new(Refusal::from(&BodyError::TooLarge).with_details(details)));
+    }
     fields.set(&mut request.head.fields);
     ensure_traceparent(&mut request.head.fields, || {
         let mut random = [0; 24];
         fastrand::fill(&mut random);
         random
     });
-    let (site, response_timeout) = (mapped.site.code.clone(), route.response_timeout());
-    drop(table);
-    let opening = state.router.open(&site, state.instance.timeouts.admission);
-    let (send, recv) = opening.await.map_err(|why| {
-        let details = format!("site {site}: {why}");
-        let refusal = refuse(Reason::NoConnectionPoint).with_details(details);
+    let (site, response_timeout) = (Arc::clone(&mapped.site), route.response_timeout());
+    Ok(Admitted { site, max_body_bytes, response_timeout })
+}
+
+/// Opens the stream of a request to a connection point of its site.
+///
+/// # Errors
+///
+/// None takes one within the admission timeout.
+pub(super) async fn open(state: &ShardState, site: &Site) -> Result<Opened, Box<Refusal>> {
+    let opening = state.router.open(&site.code, state.instance.timeouts.admission);
+    opening.await.map_err(|why| {
+        let details = format!("site {}: {why}", site.code);
+        let refusal = Refusal::by_gateway(Reason::NoConnectionPoint).with_details(details);
         Box::new(refusal.with_retry_after_s(RETRY_AFTER_S))
-    })?;
-    Ok(Admitted { send, recv, body, response_timeout })
+    })
 }

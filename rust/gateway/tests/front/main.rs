@@ -4,5 +4,7 @@
 
 mod clients;
 mod exchanges;
+mod h2_clients;
+mod moves;
 mod refusals;
 mod world;

@@ -11,9 +11,11 @@ use cmgmux_exchange::publication::{Publication, PublicationAnswer};
 use cmgmux_gateway::{Gateway, GatewayConfig};
 use cmgmux_net::pki::{Authority, PemPair};
 use cmgmux_net::tls::{
-    Credentials, FileSetting, channel_dialer, front_dialer, load_roots, server_name,
+    Credentials, FRONT_ALPN, FRONT_ALPN_H2, FileSetting, channel_dialer, front_dialer, load_roots,
+    server_name,
 };
 use cmgmux_net::{Channel, End, Hello, Incoming, Limits, Service, StreamKind, greet};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
@@ -48,7 +50,8 @@ impl World {
         write("gateway-ca", gateway_ca.pem());
         write("site-ca", site_ca.pem());
         write("gateway", &gateway_ca.issue_server(&["localhost"]).unwrap());
-        write("point", &site_ca.issue_connection_point("NYC", "cp1").unwrap());
+        write("cp1", &site_ca.issue_connection_point("NYC", "cp1").unwrap());
+        write("cp2", &site_ca.issue_connection_point("NYC", "cp2").unwrap());
         write("client", &client_ca.issue_client("client-17").unwrap());
         write("stranger", &strange_ca.issue_client("client-17").unwrap());
         let mut config = json!({
@@ -75,12 +78,23 @@ impl World {
         Credentials::load(certificate, FileSetting::new("key", &key)).unwrap()
     }
 
-    /// A TLS connection of a client, with the certificate of this name.
+    /// A TLS connection of a client, with the certificate of this name, for HTTP/1.1.
     pub(crate) async fn client(&self, certificate: Option<&str>) -> TlsStream<TcpStream> {
+        self.dial(certificate, FRONT_ALPN).await
+    }
+
+    /// As [`client`](Self::client), for HTTP/2.
+    pub(crate) async fn h2_client(&self, certificate: Option<&str>) -> TlsStream<TcpStream> {
+        self.dial(certificate, FRONT_ALPN_H2).await
+    }
+
+    async fn dial(&self, certificate: Option<&str>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let ca = self.folder.join("gateway-ca.pem");
         let roots = load_roots(FileSetting::new("ca", &ca)).unwrap();
         let credentials = certificate.map(|name| self.credentials(name));
-        let tls = TlsConnector::from(front_dialer(roots, credentials.as_ref()));
+        let mut config = ClientConfig::clone(&front_dialer(roots, credentials.as_ref()));
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let tls = TlsConnector::from(Arc::new(config));
         let socket = TcpStream::connect(self.gateway.client_address()).await.unwrap();
         tls.connect(server_name("localhost", "name").unwrap(), socket).await.unwrap()
     }
@@ -92,9 +106,18 @@ impl World {
         F: Fn(Incoming) -> A + 'static,
         A: Future<Output = ()> + 'static,
     {
+        self.connect_as("cp1", answer).await
+    }
+
+    /// As [`connect`](Self::connect), for the connection point of this name: `cp1` or `cp2`.
+    pub(crate) async fn connect_as<F, A>(&self, name: &str, answer: F) -> Channel
+    where
+        F: Fn(Incoming) -> A + 'static,
+        A: Future<Output = ()> + 'static,
+    {
         let ca = self.folder.join("gateway-ca.pem");
         let roots = load_roots(FileSetting::new("gateway_ca", &ca)).unwrap();
-        let tls = channel_dialer(&self.credentials("point"), roots);
+        let tls = channel_dialer(&self.credentials(name), roots);
         let socket = TcpStream::connect(self.gateway.channel_address()).await.unwrap();
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [7; 16] };
         let name = server_name("localhost", "name").unwrap();
@@ -132,6 +155,11 @@ impl World {
             }
         });
         channel
+    }
+
+    /// Requests that moved to another connection point.
+    pub(crate) fn moved(&self) -> u64 {
+        self.gateway.status()["shards"][0]["requests_moved_total"].as_u64().unwrap()
     }
 
     /// The refusals counted so far under this code.

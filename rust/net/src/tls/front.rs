@@ -21,8 +21,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{Credentials, acceptor, describe, dialer, provider};
 
-/// The application protocol of the client front.
+/// HTTP/1.1 on the client front.
 pub const FRONT_ALPN: &[u8] = b"http/1.1";
+/// HTTP/2 on the client front.
+pub const FRONT_ALPN_H2: &[u8] = b"h2";
 
 /// How an instance accepts clients.
 ///
@@ -32,7 +34,7 @@ pub fn front_acceptor(credentials: &Credentials) -> Arc<ServerConfig> {
     let mut config = acceptor(&[&TLS13, &TLS12])
         .with_client_cert_verifier(Arc::new(PossessionVerifier { provider: provider() }))
         .with_cert_resolver(credentials.resolver());
-    config.alpn_protocols = vec![FRONT_ALPN.to_vec()];
+    config.alpn_protocols = vec![FRONT_ALPN_H2.to_vec(), FRONT_ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // A ticket holds the client's certificates; every one sent costs that many bytes.
     config.send_tls13_tickets = 1;
@@ -47,7 +49,7 @@ pub fn front_acceptor(credentials: &Credentials) -> Arc<ServerConfig> {
 }
 
 /// How a client dials the front, for load tests and health checks: it accepts a server's certificate
-/// that `roots` issued and shows its own if it has one.
+/// that `roots` issued, shows its own if it has one, and speaks HTTP/1.1.
 pub fn front_dialer(
     roots: Arc<RootCertStore>,
     credentials: Option<&Credentials>,

@@ -5,13 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 /// Bytes read at a time.
@@ -23,30 +23,30 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(30);
 
 /// One client connection behind its TLS handshake. While it waits it holds no buffers of its own.
-pub(crate) struct Client {
+pub(in crate::front) struct Client {
     io: TlsStream<TcpStream>,
-    pub(crate) address: SocketAddr,
+    pub(in crate::front) address: SocketAddr,
     /// Received and not yet understood.
-    pub(crate) input: BytesMut,
+    pub(in crate::front) input: BytesMut,
     /// To be sent.
-    pub(crate) output: BytesMut,
+    pub(in crate::front) output: BytesMut,
     /// Bytes that the client has sent or taken, to tell a slow client from a stalled one.
-    pub(crate) moved_bytes: u64,
+    pub(in crate::front) moved_bytes: u64,
 }
 
 impl Client {
-    pub(crate) fn new(io: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+    pub(in crate::front) fn new(io: TlsStream<TcpStream>, address: SocketAddr) -> Box<Self> {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Self { io, address, input, output, moved_bytes: 0 }
+        Box::new(Self { io, address, input, output, moved_bytes: 0 })
     }
 
     /// The chain that the client showed; it holds the key of the first certificate, no more is known.
-    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+    pub(in crate::front) fn certificates(&self) -> &[CertificateDer<'static>] {
         self.io.get_ref().1.peer_certificates().unwrap_or_default()
     }
 
     /// Appends what the client sent to `input`; `Ok(0)` if it sends no more.
-    pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(in crate::front) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_BYTES);
         let poll = pin!(self.io.read_buf(&mut self.input)).poll(cx);
         if self.input.is_empty() {
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Sends all of `output`.
-    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::front) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.output.has_remaining() {
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
             self.output.advance(written);
@@ -70,7 +70,7 @@ impl Client {
     }
 
     /// Sends what is left of `output`, says that nothing more will come, and closes.
-    pub(crate) async fn close(mut self: Box<Self>) {
+    pub(in crate::front) async fn close(mut self: Box<Self>) {
         // The client may be gone already; there is nobody left to tell.
         let _ = timeout(FAREWELL, self.say_goodbye()).await;
     }
@@ -83,7 +83,7 @@ impl Client {
     /// As [`close`](Self::close), for a connection on which the client may still be sending: closing
     /// with unread bytes would reset the connection before its answer has been read. What still comes
     /// is thrown away as it is, encrypted.
-    pub(crate) async fn linger(mut self: Box<Self>) {
+    pub(in crate::front) async fn linger(mut self: Box<Self>) {
         if !matches!(timeout(FAREWELL, self.say_goodbye()).await, Ok(Ok(()))) {
             return;
         }
@@ -94,36 +94,5 @@ impl Client {
         };
         // Whoever sends for longer has had the time to read the answer.
         let _ = timeout(LINGER, draining).await;
-    }
-}
-
-/// A deadline that moves often and is rarely reached. Costs a timer only once one was needed.
-#[derive(Default)]
-pub(crate) struct Alarm {
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Alarm {
-    /// Ready once `at` has passed; never without one.
-    pub(crate) fn poll_at(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
-        let Some(at) = at else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        if at <= Instant::now() {
-            return Poll::Ready(());
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at.into())));
-        // A timer that is early is moved when it goes off, which is rarer than each change of `at`.
-        if timer.deadline() > at.into() {
-            timer.as_mut().reset(at.into());
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if at <= Instant::now() {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(at.into());
-        }
-        Poll::Pending
     }
 }

@@ -1,0 +1,242 @@
+//! A request's way over a stream to a connection point, and over a second one if the first fails.
+//!
+//! A request moves to another connection point at most once, and only before any part of an answer
+//! has come: if the first one has refused it, which says that it did nothing with it, or if its
+//! channel was lost and the method is safe (RFC 9110, section 9.2.1), so that doing it twice does no
+//! harm. Until then what has been sent is kept, up to [`MAX_KEPT_BYTES`]; a request that has sent
+//! more stays where it is.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use cmgmux_exchange::head::{RequestHead, ResponseHead};
+use cmgmux_exchange::parts::{PartsError, Piece, Reader, Received, Writer};
+use cmgmux_exchange::refusal::{Reason, Refusal};
+use cmgmux_net::{Channel, End, RecvStream, SendStream, StreamCode, StreamError};
+use http::{HeaderMap, Method};
+use tracing::debug;
+
+use crate::router::{Opened, Router};
+use crate::sites::Site;
+
+/// What is kept of a request until its answer begins, in bytes.
+const MAX_KEPT_BYTES: usize = 48 * 1024;
+
+/// One request on its way, and its answer.
+pub(super) struct Passage {
+    /// Until the request is complete, or the far end wants no more of it.
+    send: Option<SendStream>,
+    /// Until the answer is complete.
+    recv: Option<RecvStream>,
+    writer: Writer,
+    reader: Reader<ResponseHead>,
+    is_sent: bool,
+    /// What a second attempt needs, as long as one is possible.
+    again: Option<Box<Again>>,
+}
+
+/// What a second attempt needs.
+struct Again {
+    site: Arc<Site>,
+    used: Channel,
+    method: Method,
+    /// Everything that was sent.
+    pieces: Vec<Piece>,
+    kept_bytes: usize,
+}
+
+impl Passage {
+    /// Sends a request's head. With `is_whole` nothing follows it.
+    ///
+    /// # Errors
+    ///
+    /// The head cannot travel.
+    pub(super) fn begin(
+        opened: Opened,
+        site: Arc<Site>,
+        head: &RequestHead,
+        is_whole: bool,
+    ) -> Result<Self, Box<Refusal>> {
+        let Opened { channel, send, recv } = opened;
+        let mut writer = Writer::request();
+        let piece = writer.request_head(head, is_whole).map_err(|error| {
+            let refusal = Refusal::by_gateway(Reason::HeadTooLarge);
+            Box::new(refusal.with_details(error.to_string()))
+        })?;
+        let again = Again {
+            site,
+            used: channel,
+            method: head.method.clone(),
+            pieces: Vec::with_capacity(1),
+            kept_bytes: 0,
+        };
+        let mut passage = Self {
+            send: Some(send),
+            recv: Some(recv),
+            writer,
+            reader: Reader::response(&head.method),
+            is_sent: is_whole,
+            again: Some(Box::new(again)),
+        };
+        passage.pass(piece);
+        Ok(passage)
+    }
+
+    /// Whether all of the request has been sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.is_sent
+    }
+
+    /// Whether the far end takes more of the request.
+    pub(super) fn takes_more(&self) -> bool {
+        self.send.is_some()
+    }
+
+    /// Waits for room for a piece of the body. Without effect on a request that takes no more.
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(send) = &mut self.send
+            && ready!(send.poll_ready(cx)).is_err()
+        {
+            // The stream's own end says why, at the receiving half.
+            self.send = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends a piece of the body.
+    ///
+    /// # Errors
+    ///
+    /// The piece contradicts the head.
+    pub(super) fn send(&mut self, data: Bytes) -> Result<(), PartsError> {
+        let piece = self.writer.data(data, End::None)?;
+        self.pass(piece);
+        Ok(())
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    ///
+    /// The end contradicts the head, or the trailers cannot travel.
+    pub(super) fn finish(&mut self, trailers: &HeaderMap) -> Result<(), PartsError> {
+        if trailers.is_empty() {
+            let end = self.writer.data(Bytes::new(), End::Stream)?;
+            self.pass(end);
+        } else {
+            let end = self.writer.data(Bytes::new(), End::Part)?;
+            self.pass(end);
+            let trailers = self.writer.trailers(trailers)?;
+            self.pass(trailers);
+        }
+        self.is_sent = true;
+        Ok(())
+    }
+
+    /// The next part of the answer; never ready behind its end. Moves to another connection point if
+    /// it may and must, which `moved` then says: there may be room again.
+    ///
+    /// # Errors
+    ///
+    /// The answer that the client gets instead, if none has begun.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        router: &Router,
+        moved: &mut bool,
+    ) -> Poll<Result<Received<ResponseHead>, Box<Refusal>>> {
+        loop {
+            let Some(recv) = &mut self.recv else { return Poll::Pending };
+            let (data, end) = match ready!(recv.poll_chunk(cx)) {
+                Ok(Some(chunk)) => (chunk.data, chunk.end),
+                Ok(None) => (Bytes::new(), End::Stream),
+                Err(error) if self.moves(&error, router) => {
+                    *moved = true;
+                    continue;
+                }
+                Err(error) => return Poll::Ready(Err(broken(&error))),
+            };
+            let received = self.reader.handle_piece(data, end).map_err(|error| bad(&error))?;
+            if received.event.is_some() {
+                self.again = None;
+            }
+            if received.complete {
+                self.recv = None;
+            }
+            return Poll::Ready(Ok(received));
+        }
+    }
+
+    /// Gives both halves of the stream up.
+    pub(super) fn abandon(&mut self, code: StreamCode) {
+        if let Some(send) = self.send.take() {
+            send.reset(code);
+        }
+        if let Some(recv) = self.recv.take() {
+            recv.stop(code);
+        }
+    }
+
+    /// Sends a piece, and keeps it for a second attempt.
+    fn pass(&mut self, piece: Piece) {
+        let ends = piece.end == End::Stream;
+        if let Some(again) = &mut self.again {
+            again.kept_bytes += piece.data.len();
+            if again.kept_bytes > MAX_KEPT_BYTES {
+                self.again = None;
+            } else {
+                // The piece is often a small part of a large buffer, which should not stay for it.
+                let data = Bytes::copy_from_slice(&piece.data);
+                again.pieces.push(Piece { data, end: piece.end });
+            }
+        }
+        let passed =
+            self.send.as_mut().is_some_and(|send| send.send(piece.data, piece.end).is_ok());
+        if !passed || ends {
+            self.send = None;
+        }
+    }
+
+    /// Begins again with another connection point, if that may be and there is one.
+    fn moves(&mut self, error: &StreamError, router: &Router) -> bool {
+        let Some(again) = self.again.take() else { return false };
+        let may = match error {
+            StreamError::Reset(code) => *code == StreamCode::REFUSED,
+            StreamError::ChannelLost(_) => is_safe(&again.method),
+            _ => false,
+        };
+        if !may {
+            return false;
+        }
+        let Some(opened) = router.open_elsewhere(&again.site.code, &again.used) else {
+            return false;
+        };
+        let Opened { channel, mut send, recv } = opened;
+        debug!(%error, from = %again.used.peer(), to = %channel.peer(), "request moves");
+        let mut is_open = true;
+        for Piece { data, end } in again.pieces {
+            is_open &= send.send(data, end).is_ok() && end != End::Stream;
+        }
+        self.send = is_open.then_some(send);
+        self.recv = Some(recv);
+        self.reader = Reader::response(&again.method);
+        true
+    }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || method.as_str() == "PROPFIND"
+}
+
+fn bad(error: &PartsError) -> Box<Refusal> {
+    let refusal = Refusal::by_gateway(Reason::ConnectionPointBadAnswer);
+    Box::new(refusal.with_details(error.to_string()))
+}
+
+fn broken(error: &StreamError) -> Box<Refusal> {
+    Box::new(match error {
+        StreamError::Reset(code) | StreamError::Stopped(code) => Refusal::of_stream_code(code.0),
+        _ => Refusal::by_gateway(Reason::ConnectionPointLost).with_details(error.to_string()),
+    })
+}
