@@ -28,6 +28,8 @@ pub const CMGMUX_IDENTITY: HeaderName = HeaderName::from_static("cmgmux-identity
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// The position of a request in a trace (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The one protocol that a request may ask to switch to (RFC 6455).
+pub const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// What belongs to [`TRACEPARENT`] and is void without it.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -71,6 +73,12 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
+/// Whether a field must not be in a head on a stream: it is hop-by-hop, and not the wish to switch to
+/// WebSocket, which gateway and connection point pass on.
+pub(crate) fn stays_behind(name: &HeaderName, value: &HeaderValue) -> bool {
+    is_hop_by_hop(name) && !(*name == header::UPGRADE && *value == WEBSOCKET)
+}
+
 /// Whether a field says who a client is, or could be taken for one that does.
 #[must_use]
 pub fn is_identity(name: &HeaderName) -> bool {
@@ -99,7 +107,7 @@ pub fn is_identity(name: &HeaderName) -> bool {
 pub fn is_single(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "host" | "content-length" | "client-cert" | "cmgmux-identity" | "traceparent"
+        "host" | "content-length" | "upgrade" | "client-cert" | "cmgmux-identity" | "traceparent"
     )
 }
 
@@ -172,6 +180,12 @@ pub(crate) fn parse_content_length(value: &HeaderValue) -> Result<u64, HeadError
         return Err(HeadError::Framing("Content-Length is not a plain decimal number"));
     }
     Ok(digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
+
+/// Whether `Upgrade` names WebSocket among the protocols of one side.
+#[must_use]
+pub fn names_websocket(upgrade: &HeaderValue) -> bool {
+    connection_options(upgrade).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// The options of one `Connection` field, without whitespace, as they were sent.

@@ -15,7 +15,9 @@ mod response;
 
 pub use self::body::{BodyError, BodyEvent, BodyReader};
 pub use self::request::{Request, RequestReader};
-pub use self::response::{CONTINUE, Circumstances, Frame, ResponseWriter, encode_interim};
+pub use self::response::{
+    CONTINUE, Circumstances, Frame, ResponseWriter, encode_interim, encode_switch,
+};
 
 /// The longest request head, in bytes.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;

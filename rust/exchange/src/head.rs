@@ -1,14 +1,15 @@
 //! Request and response heads, and their form on a stream.
 //!
 //! On a stream a head has the shape of HTTP/1.1: a start line and fields, each line ended by CR LF,
-//! and an empty line. It carries no hop-by-hop field and no `Transfer-Encoding`; `Content-Length`
-//! is kept, and checked by [`parts`](crate::parts).
+//! and an empty line. It carries no hop-by-hop field and no `Transfer-Encoding`, but for the wish
+//! and the consent to switch to WebSocket, `Upgrade: websocket`; `Content-Length` is kept, and
+//! checked by [`parts`](crate::parts).
 
 mod decode;
 mod error;
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 
 pub use self::decode::decode_trailers;
 pub(crate) use self::decode::{TRAILER_LIMITS, check_complete, field, for_each_trailer, method_of};
@@ -46,6 +47,14 @@ pub struct ResponseHead {
 }
 
 impl RequestHead {
+    /// Whether it asks to switch to WebSocket: a GET with the field `Upgrade`, which a head has only
+    /// then. What follows it on the stream is no body, but the bytes of the new protocol once the
+    /// answer is 101.
+    #[must_use]
+    pub fn asks_to_switch(&self) -> bool {
+        self.method == Method::GET && self.fields.contains_key(header::UPGRADE)
+    }
+
     /// Appends the form on a stream to `out`.
     ///
     /// # Errors
@@ -128,7 +137,7 @@ fn encode(
     if fields.len() > MAX_STREAM_FIELDS {
         return Err(HeadError::TooManyFields { limit: MAX_STREAM_FIELDS });
     }
-    if let Some(name) = fields.keys().find(|name| fields::is_hop_by_hop(name)) {
+    if let Some((name, _)) = fields.iter().find(|(name, value)| fields::stays_behind(name, value)) {
         return Err(HeadError::HopByHop(name.clone()));
     }
     let start = out.len();

@@ -2,7 +2,8 @@
 //!
 //! In each direction a stream carries, in this order: interim heads (answers only), the head, the
 //! body, and perhaps trailers. [`End::Part`] ends each, [`End::Stream`] the last. A message without
-//! a body may end with its head. [`Reader`] and [`Writer`] hold both ends to that order and to
+//! a body may end with its head. After a head of status 101 each direction carries raw bytes to its
+//! end. [`Reader`] and [`Writer`] hold both ends to that order and to
 //! `Content-Length`.
 
 mod account;
@@ -46,8 +47,8 @@ pub enum PartsError {
     /// More than [`MAX_INTERIM_HEADS`].
     #[error("there are more than {MAX_INTERIM_HEADS} interim heads")]
     TooManyInterimHeads,
-    /// An answer of status 101.
-    #[error("the answer switches protocols, which is not supported")]
+    /// An answer of status 101 to a request that did not ask for it.
+    #[error("the answer switches protocols, which the request did not ask for")]
     SwitchesProtocols,
     /// A body or trailers where the head rules them out.
     #[error("a body or trailers follow a head that rules them out")]

@@ -11,6 +11,7 @@
 mod admit;
 mod answer;
 mod passage;
+mod tunnel;
 
 use std::future::Future;
 use std::pin::{Pin, pin};

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use httparse::Header;
 
 use super::BodyLength;
@@ -19,6 +19,9 @@ pub(crate) struct Fields {
     /// Whether `Connection` names fields that are kept so far.
     names_fields: bool,
     pub(crate) expects_continue: bool,
+    /// Whether `Connection` names `Upgrade`, and `Upgrade` WebSocket.
+    names_upgrade: bool,
+    names_websocket: bool,
 }
 
 impl Fields {
@@ -31,6 +34,8 @@ impl Fields {
             close: false,
             names_fields: false,
             expects_continue: false,
+            names_upgrade: false,
+            names_websocket: false,
         }
     }
 
@@ -56,6 +61,10 @@ impl Fields {
                 return Ok(());
             }
             "connection" => return self.add_connection(&value),
+            "upgrade" => {
+                self.names_websocket |= fields::names_websocket(&value);
+                return Ok(());
+            }
             "expect" => {
                 if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
                     return Err(HeadError::Expectation);
@@ -80,6 +89,7 @@ impl Fields {
                 if name == header::HOST || name == header::CONTENT_LENGTH {
                     return Err(HeadError::Framing("Connection names Host or Content-Length"));
                 }
+                self.names_upgrade |= name == header::UPGRADE;
                 self.names_fields |= !fields::is_hop_by_hop(&name);
             }
         }
@@ -117,6 +127,15 @@ impl Fields {
             return Err(HeadError::Host("the field Host contradicts the request target"));
         }
         Ok(())
+    }
+
+    /// Keeps the wish to switch to WebSocket (RFC 6455, section 4.1), if it is one; every other wish
+    /// is ignored, as RFC 9110, section 7.8, allows.
+    pub(crate) fn keep_switch(&mut self, method: &Method, body: BodyLength) {
+        let may_switch = *method == Method::GET && body == BodyLength::Empty;
+        if may_switch && self.names_upgrade && self.names_websocket {
+            self.kept.insert(header::UPGRADE, fields::WEBSOCKET);
+        }
     }
 
     pub(crate) fn body(&self) -> Result<BodyLength, HeadError> {

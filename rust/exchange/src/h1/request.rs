@@ -20,7 +20,8 @@ const LIMITS: BlockLimits = BlockLimits {
 /// A request as its head announces it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The head, without hop-by-hop fields, `Expect` and identity fields.
+    /// The head, without hop-by-hop fields, `Expect` and identity fields. Only the wish to switch to
+    /// WebSocket stays: see [`asks_to_switch`](RequestHead::asks_to_switch).
     pub head: RequestHead,
     /// The body that follows.
     pub body: BodyLength,
@@ -97,6 +98,7 @@ fn parse(block: &Bytes) -> Result<Request, HeadError> {
     fields.check_host(authority)?;
     fields.remove_named_by_connection(block, request.headers)?;
     let body = fields.body()?;
+    fields.keep_switch(&method, body);
     let has_body = !matches!(body, BodyLength::Empty | BodyLength::Exact(0));
     Ok(Request {
         body,
@@ -183,6 +185,20 @@ mod tests {
         let names: Vec<_> = request.head.fields.keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["host", "range"]);
         assert!(!request.close);
+    }
+
+    #[test]
+    fn only_the_whole_wish_for_websocket_is_kept() {
+        let asks = |fields: &str| request(fields).expect("valid").head.asks_to_switch();
+        assert!(asks("Connection: Upgrade\r\nUpgrade: WebSocket\r\n"));
+        assert!(asks("Connection: keep-alive, upgrade\r\nUpgrade: h2c, websocket\r\n"));
+        assert!(!asks("Connection: Upgrade\r\nUpgrade: h2c\r\n"));
+        assert!(!asks("Connection: Upgrade\r\n"));
+        assert!(!asks("Upgrade: websocket\r\n"));
+        assert!(!asks("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n"));
+        let post =
+            "POST /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        assert!(!read(post).expect("valid").expect("whole").head.asks_to_switch());
     }
 
     #[test]

@@ -122,6 +122,23 @@ pub fn encode_interim(head: &ResponseHead, out: &mut BytesMut) -> Result<(), Hea
     Ok(())
 }
 
+/// Appends a head of status 101 to `out`; what follows it is the new protocol's.
+///
+/// # Errors
+///
+/// [`HeadError::Malformed`] if it does not switch to WebSocket.
+pub fn encode_switch(head: &ResponseHead, out: &mut BytesMut) -> Result<(), HeadError> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS
+        || head.fields.get(header::UPGRADE) != Some(&fields::WEBSOCKET)
+    {
+        return Err(HeadError::Malformed("the answer does not switch to WebSocket"));
+    }
+    put_status_line(out, head.status);
+    put_end_to_end(out, &head.fields, false);
+    out.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    Ok(())
+}
+
 /// Fields that frame or concern the connection are this writer's alone.
 fn put_end_to_end(out: &mut BytesMut, fields: &HeaderMap, length_allowed: bool) {
     for (name, value) in fields {
@@ -181,6 +198,19 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_switch_is_written_for_the_connection() {
+        let mut head = ResponseHead::new(StatusCode::SWITCHING_PROTOCOLS);
+        head.fields.insert("sec-websocket-accept", HeaderValue::from_static("x"));
+        let mut out = BytesMut::new();
+        assert!(encode_switch(&head, &mut out).is_err());
+        head.fields.insert(header::UPGRADE, fields::WEBSOCKET);
+        encode_switch(&head, &mut out).expect("a switch");
+        let expected = "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: x\r\n\
+                        connection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!(out, expected.as_bytes());
+    }
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 

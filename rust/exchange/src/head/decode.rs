@@ -54,6 +54,10 @@ impl RequestHead {
         if !fields.contains_key(header::HOST) {
             return Err(HeadError::Host("the field Host is missing"));
         }
+        let may_switch = method == Method::GET && !fields.contains_key(header::CONTENT_LENGTH);
+        if fields.contains_key(header::UPGRADE) && !may_switch {
+            return Err(HeadError::HopByHop(header::UPGRADE));
+        }
         Ok(Self { method, target: canonical, fields })
     }
 }
@@ -168,7 +172,7 @@ fn stream_fields(part: &Bytes, lines: &[Header<'_>]) -> Result<HeaderMap, HeadEr
     let mut map = HeaderMap::with_capacity(lines.len());
     for line in lines {
         let (name, value) = field(part, line)?;
-        if fields::is_hop_by_hop(&name) {
+        if fields::stays_behind(&name, &value) {
             return Err(HeadError::HopByHop(name));
         }
         if fields::is_single(&name) && map.contains_key(&name) {
@@ -230,6 +234,9 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket, x\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\nClient-Cert: :a:\r\nClient-Cert: :b:\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\r\nA: b\nC: d\r\n\r\n",

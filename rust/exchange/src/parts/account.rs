@@ -10,6 +10,7 @@ use crate::head::{RequestHead, ResponseHead};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Account {
     allowed: bool,
+    trailers: bool,
     declared_bytes: Option<u64>,
     moved_bytes: u64,
 }
@@ -17,20 +18,38 @@ pub(crate) struct Account {
 impl Account {
     /// The account of the body that follows a request head.
     pub(crate) fn of_request(head: &RequestHead) -> Result<Self, PartsError> {
-        Ok(Self { allowed: true, declared_bytes: declared(&head.fields)?, moved_bytes: 0 })
+        if head.asks_to_switch() {
+            return Ok(Self::of_switch());
+        }
+        Self::of_body(&head.fields)
+    }
+
+    /// The account of what follows a switch of protocols: any bytes, and no trailers.
+    pub(crate) fn of_switch() -> Self {
+        Self { allowed: true, trailers: false, declared_bytes: None, moved_bytes: 0 }
+    }
+
+    fn of_body(fields: &HeaderMap) -> Result<Self, PartsError> {
+        let declared_bytes = declared(fields)?;
+        Ok(Self { allowed: true, trailers: true, declared_bytes, moved_bytes: 0 })
     }
 
     /// The account of the body that follows a final response head; `to_head` if it answers HEAD.
     pub(crate) fn of_response(head: &ResponseHead, to_head: bool) -> Result<Self, PartsError> {
         if to_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            return Ok(Self { allowed: false, declared_bytes: None, moved_bytes: 0 });
+            return Ok(Self { allowed: false, ..Self::of_switch() });
         }
-        Ok(Self { allowed: true, declared_bytes: declared(&head.fields)?, moved_bytes: 0 })
+        Self::of_body(&head.fields)
     }
 
     /// Whether there may be a body.
     pub(crate) fn is_allowed(&self) -> bool {
         self.allowed
+    }
+
+    /// Whether there may be trailers.
+    pub(crate) fn allows_trailers(&self) -> bool {
+        self.trailers
     }
 
     /// Counts bytes of the body.

@@ -79,11 +79,20 @@ impl Reader<ResponseHead> {
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Err(PartsError::SwitchesProtocols);
             }
-            if head.status.is_informational() {
-                return Ok((head, None));
+            with_account(head, to_head)
+        })
+    }
+
+    /// A reader of the answer to a request that [asks to switch](RequestHead::asks_to_switch). After
+    /// a head of status 101 all data is the new protocol's.
+    #[must_use]
+    pub fn response_to_switch() -> Self {
+        Self::new(false, |part, to_head| {
+            let head = ResponseHead::decode(part).map_err(PartsError::Head)?;
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok((head, Some(Account::of_switch())));
             }
-            let account = Account::of_response(&head, to_head)?;
-            Ok((head, Some(account)))
+            with_account(head, to_head)
         })
     }
 }
@@ -147,6 +156,14 @@ impl<H> Reader<H> {
     }
 }
 
+fn with_account(head: ResponseHead, to_head: bool) -> Result<Understood<ResponseHead>, PartsError> {
+    if head.status.is_informational() {
+        return Ok((head, None));
+    }
+    let account = Account::of_response(&head, to_head)?;
+    Ok((head, Some(account)))
+}
+
 fn in_body<H>(
     mut account: Account,
     data: Bytes,
@@ -158,7 +175,7 @@ fn in_body<H>(
         End::None => State::Body(account),
         End::Part => {
             account.finish()?;
-            State::Trailers { held: BytesMut::new(), allowed: account.is_allowed() }
+            State::Trailers { held: BytesMut::new(), allowed: account.allows_trailers() }
         }
         End::Stream => {
             account.finish()?;
@@ -282,6 +299,23 @@ mod tests {
         assert_eq!(response(&Method::GET, &[(EARLY, Stream)]), Err(PartsError::NoHead));
         let switch = [("HTTP/1.1 101 Switching Protocols\r\n\r\n", Part)];
         assert_eq!(response(&Method::GET, &switch), Err(PartsError::SwitchesProtocols));
+    }
+
+    #[test]
+    fn after_a_switch_all_data_is_raw_in_both_directions() {
+        use End::{None, Part, Stream};
+        let ask = "GET /a HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\n\r\n";
+        let consent = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n";
+        let pieces = |head| [(head, Part), ("ab", None), ("c", None), ("", Stream)];
+        assert_eq!(request(&pieces(ask)), Ok(("head,ab,c".to_owned(), true)));
+        let response = |pieces: &[(&str, End)]| run(Reader::response_to_switch(), pieces);
+        assert_eq!(response(&pieces(consent)), Ok(("head,ab,c".to_owned(), true)));
+        assert_eq!(response(&pieces(OK)), Ok(("head,ab,c".to_owned(), true)));
+        for head in [ask, consent] {
+            let trailers = [(head, Part), ("ab", Part), (TRAILERS, Stream)];
+            let refused = if head == ask { request(&trailers) } else { response(&trailers) };
+            assert_eq!(refused, Err(PartsError::BodyNotAllowed));
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Writer {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Direction {
     Request,
-    Response { to_head: bool },
+    Response { to_head: bool, to_switch: bool },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,17 @@ impl Writer {
     /// A writer of the answer to a request of this method.
     #[must_use]
     pub fn response(method: &Method) -> Self {
-        let direction = Direction::Response { to_head: *method == Method::HEAD };
+        Self::answer(*method == Method::HEAD, false)
+    }
+
+    /// A writer of the answer to a request that [asks to switch](RequestHead::asks_to_switch).
+    #[must_use]
+    pub fn response_to_switch() -> Self {
+        Self::answer(false, true)
+    }
+
+    fn answer(to_head: bool, to_switch: bool) -> Self {
+        let direction = Direction::Response { to_head, to_switch };
         Self { state: State::Head { interim_heads: 0 }, direction }
     }
 
@@ -87,14 +97,18 @@ impl Writer {
         let State::Head { interim_heads } = std::mem::replace(&mut self.state, State::Over) else {
             return Err(PartsError::OutOfOrder);
         };
-        let Direction::Response { to_head } = self.direction else {
+        let Direction::Response { to_head, to_switch } = self.direction else {
             return Err(PartsError::OutOfOrder);
         };
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !to_switch {
             return Err(PartsError::SwitchesProtocols);
         }
         let mut out = BytesMut::with_capacity(HEAD_CAPACITY_BYTES);
         head.encode(&mut out).map_err(PartsError::Head)?;
+        if switches {
+            return self.after_head(out, Account::of_switch(), last);
+        }
         if !head.status.is_informational() {
             return self.after_head(out, Account::of_response(head, to_head)?, last);
         }
@@ -125,7 +139,7 @@ impl Writer {
         }
         self.state = match end {
             End::None => State::Body(account),
-            End::Part if account.is_allowed() => State::Trailers,
+            End::Part if account.allows_trailers() => State::Trailers,
             End::Part => return Err(PartsError::BodyNotAllowed),
             End::Stream => State::Over,
         };

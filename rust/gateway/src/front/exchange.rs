@@ -25,7 +25,9 @@ const RESPONSE_MARGIN: Duration = Duration::from_secs(5);
 
 /// The client's side of an exchange.
 pub(super) trait Side {
-    /// The next of the request's body. Pending while the client has to send more.
+    /// The next of the request's body. Pending while the client has to send more. Of a request that
+    /// asks to switch protocols: pending until the answer has begun, then what the client says in the
+    /// new protocol.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, Failure>>;
 
     /// Ready with the reason once the client is known to have left. `is_sent` says that all of its
@@ -35,7 +37,7 @@ pub(super) trait Side {
     /// Writes an interim head.
     fn interim(&mut self, head: ResponseHead) -> Result<(), PartsError>;
 
-    /// Writes the head of the answer.
+    /// Writes the head of the answer. One of status 101 switches protocols.
     fn begin(&mut self, head: ResponseHead, circumstances: Beginning) -> Result<(), PartsError>;
 
     /// Writes bytes of the answer's body, at least one.
@@ -93,6 +95,8 @@ enum Answer {
     Waiting,
     /// In its body.
     Running,
+    /// After a switch of protocols.
+    Switched,
     /// Complete, but perhaps not sent.
     Complete,
 }
@@ -187,15 +191,17 @@ impl<'a, S: Side> Exchange<'a, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         let upload = loop {
             let upload = self.poll_upload(cx)?;
+            let before = self.answer;
             let mut moved = false;
             if let Poll::Ready(result) = self.poll_download(cx, &mut moved) {
                 return Poll::Ready(result);
             }
-            if !moved {
+            if moved {
+                self.state.counters().requests_moved.fetch_add(1, Ordering::Relaxed);
+                self.expect_answer();
+            } else if before == self.answer || self.answer != Answer::Switched {
                 break upload;
             }
-            self.state.counters().requests_moved.fetch_add(1, Ordering::Relaxed);
-            self.expect_answer();
         };
         // Output waits for the client to read; an upload that wants more, for it to send.
         let is_waiting = self.side.has_output() || upload == Wait::Client;
@@ -232,6 +238,8 @@ impl<'a, S: Side> Exchange<'a, S> {
                 break;
             }
             let sent = match self.side.poll_body(cx)? {
+                // Whoever has switched, or wants to, owes nothing.
+                Poll::Pending if self.passage.asks_to_switch() => return Ok(Wait::Nobody),
                 Poll::Pending => return Ok(Wait::Client),
                 Poll::Ready(BodyEvent::Data(data)) => self.passage.send(data),
                 Poll::Ready(BodyEvent::Trailers(trailers)) => self.passage.finish(&trailers),
@@ -286,10 +294,14 @@ impl<'a, S: Side> Exchange<'a, S> {
             Some(Event::Interim(head)) if head.status == StatusCode::CONTINUE => {}
             Some(Event::Interim(head)) => self.side.interim(head)?,
             Some(Event::Head(head)) => {
+                let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+                if self.passage.asks_to_switch() && !switches {
+                    self.passage.finish(&HeaderMap::new())?;
+                }
                 let is_sent = self.passage.is_sent();
                 let has_body = !received.complete;
                 self.side.begin(head, Beginning { has_body, is_sent })?;
-                self.answer = Answer::Running;
+                self.answer = if switches { Answer::Switched } else { Answer::Running };
             }
             Some(Event::Data(data)) => self.side.data(data)?,
             Some(Event::Trailers(trailers)) => self.trailers = trailers,

@@ -11,12 +11,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use cmgmux_exchange::h1::{
     BodyEvent, BodyLength, BodyReader, CONTINUE, Circumstances, Request, RequestReader,
-    ResponseWriter, encode_interim,
+    ResponseWriter, encode_interim, encode_switch,
 };
 use cmgmux_exchange::head::ResponseHead;
 use cmgmux_exchange::parts::PartsError;
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
 pub(super) use self::client::Client;
 use super::alarm::Alarm;
@@ -146,7 +146,8 @@ async fn exchange(
         client.output.extend_from_slice(CONTINUE);
     }
     drop(request);
-    let mut side = H1 { state, client, body, writer: None, method, close: wants_close };
+    let phase = if passage.asks_to_switch() { Phase::Asked } else { Phase::Http };
+    let mut side = H1 { state, client, body, phase, writer: None, method, close: wants_close };
     let ending = Exchange::new(state, &mut side, passage, admitted.response_timeout).run().await;
     let H1 { client, method, close, .. } = side;
     match ending {
@@ -218,6 +219,7 @@ struct H1<'a> {
     state: &'a ShardState,
     client: &'a mut Client,
     body: BodyReader,
+    phase: Phase,
     /// Once the answer has begun.
     writer: Option<ResponseWriter>,
     method: Method,
@@ -225,8 +227,40 @@ struct H1<'a> {
     close: bool,
 }
 
+/// Whether a connection has left HTTP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// It speaks HTTP.
+    Http,
+    /// It has asked to leave.
+    Asked,
+    /// It carries raw bytes to its end.
+    Switched,
+}
+
+impl H1<'_> {
+    /// The client's bytes as they come, and its end.
+    fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, Failure>> {
+        if self.client.input.is_empty() {
+            match ready!(self.client.poll_fill(cx)) {
+                Ok(0) => return Poll::Ready(Ok(BodyEvent::End)),
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Err(Failure::ClientGone(CLOSED))),
+            }
+        }
+        Poll::Ready(Ok(BodyEvent::Data(self.client.input.split().freeze())))
+    }
+}
+
 impl Side for H1<'_> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<BodyEvent, Failure>> {
+        match self.phase {
+            Phase::Http => {}
+            Phase::Asked => {
+                return self.poll_gone(cx, true).map(|why| Err(Failure::ClientGone(why)));
+            }
+            Phase::Switched => return self.poll_raw(cx),
+        }
         loop {
             let event = self.body.read(&mut self.client.input);
             match event.map_err(|error| Failure::Refused(Box::new(Refusal::from(&error))))? {
@@ -243,7 +277,9 @@ impl Side for H1<'_> {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>, is_sent: bool) -> Poll<&'static str> {
-        while is_sent && self.client.input.len() < READ_AHEAD_BYTES {
+        // After a switch the end of what one end says is not the end of the other.
+        let may_look = is_sent && self.phase != Phase::Switched;
+        while may_look && self.client.input.len() < READ_AHEAD_BYTES {
             match ready!(self.client.poll_fill(cx)) {
                 Ok(read) if read > 0 => {}
                 _ => return Poll::Ready(CLOSED),
@@ -257,6 +293,11 @@ impl Side for H1<'_> {
     }
 
     fn begin(&mut self, head: ResponseHead, beginning: Beginning) -> Result<(), PartsError> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            (self.phase, self.close) = (Phase::Switched, true);
+            return encode_switch(&head, &mut self.client.output).map_err(PartsError::Head);
+        }
+        self.phase = Phase::Http;
         self.close |= !beginning.is_sent;
         let circumstances = Circumstances {
             method: &self.method,
@@ -269,6 +310,10 @@ impl Side for H1<'_> {
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), PartsError> {
+        if self.phase == Phase::Switched {
+            self.client.output.extend_from_slice(&data);
+            return Ok(());
+        }
         let writer = self.writer.as_mut().ok_or(PartsError::OutOfOrder)?;
         let frame = writer.frame(data.len())?;
         let output = &mut self.client.output;
@@ -279,6 +324,9 @@ impl Side for H1<'_> {
     }
 
     fn finish(&mut self, trailers: HeaderMap) -> Result<(), PartsError> {
+        if self.phase == Phase::Switched {
+            return Ok(());
+        }
         let writer = self.writer.take().ok_or(PartsError::OutOfOrder)?;
         writer.finish(&trailers, &mut self.client.output)
     }

@@ -32,6 +32,8 @@ pub(super) struct Passage {
     writer: Writer,
     reader: Reader<ResponseHead>,
     is_sent: bool,
+    /// Whether the request asks to switch protocols.
+    asks_to_switch: bool,
     /// What a second attempt needs, as long as one is possible.
     again: Option<Box<Again>>,
 }
@@ -47,7 +49,8 @@ struct Again {
 }
 
 impl Passage {
-    /// Sends a request's head. With `is_whole` nothing follows it.
+    /// Sends a request's head. With `is_whole` nothing follows it, except if it asks to switch
+    /// protocols.
     ///
     /// # Errors
     ///
@@ -60,6 +63,8 @@ impl Passage {
     ) -> Result<Self, Box<Refusal>> {
         let Opened { channel, send, recv } = opened;
         let mut writer = Writer::request();
+        let asks_to_switch = head.asks_to_switch();
+        let is_whole = is_whole && !asks_to_switch;
         let piece = writer.request_head(head, is_whole).map_err(|error| {
             let refusal = Refusal::by_gateway(Reason::HeadTooLarge);
             Box::new(refusal.with_details(error.to_string()))
@@ -75,8 +80,9 @@ impl Passage {
             send: Some(send),
             recv: Some(recv),
             writer,
-            reader: Reader::response(&head.method),
+            reader: reader(&head.method, asks_to_switch),
             is_sent: is_whole,
+            asks_to_switch,
             again: Some(Box::new(again)),
         };
         passage.pass(piece);
@@ -86,6 +92,11 @@ impl Passage {
     /// Whether all of the request has been sent.
     pub(super) fn is_sent(&self) -> bool {
         self.is_sent
+    }
+
+    /// Whether the request asks to switch protocols.
+    pub(super) fn asks_to_switch(&self) -> bool {
+        self.asks_to_switch
     }
 
     /// Whether the far end takes more of the request.
@@ -220,9 +231,13 @@ impl Passage {
         }
         self.send = is_open.then_some(send);
         self.recv = Some(recv);
-        self.reader = Reader::response(&again.method);
+        self.reader = reader(&again.method, self.asks_to_switch);
         true
     }
+}
+
+fn reader(method: &Method, asks_to_switch: bool) -> Reader<ResponseHead> {
+    if asks_to_switch { Reader::response_to_switch() } else { Reader::response(method) }
 }
 
 fn is_safe(method: &Method) -> bool {

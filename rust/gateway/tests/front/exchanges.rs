@@ -198,3 +198,101 @@ fn an_answer_before_the_end_of_the_body_ends_the_connection_after_it() {
         assert!(ends(&mut client).await);
     });
 }
+
+const ASK: &str = "GET /held HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+     Upgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+
+/// Answers a wish to switch with `head`, and then with what the client says until its end.
+async fn switch(stream: Incoming, head: &'static str) {
+    let Incoming { mut send, mut recv, .. } = stream;
+    let asked = recv.chunk().await.unwrap().unwrap();
+    assert_eq!(asked.end, End::Part);
+    let asked = String::from_utf8(asked.data.to_vec()).unwrap();
+    assert!(asked.contains("upgrade: websocket\r\n") && !asked.contains("connection"), "{asked}");
+    send.send(Bytes::from_static(head.as_bytes()), End::Part).unwrap();
+    while let Some(chunk) = recv.chunk().await.unwrap() {
+        send.ready().await.unwrap();
+        send.send(chunk.data, End::None).unwrap();
+    }
+    send.ready().await.unwrap();
+    send.send(Bytes::from_static(b"bye"), End::Stream).unwrap();
+}
+
+#[test]
+fn after_a_switch_bytes_pass_as_they_are_and_each_end_closes_for_itself() {
+    // A held mapping has no limit on silence; the other timeouts must not count either.
+    with_world(json!({"stall_timeout_s": 0.2, "head_timeout_s": 0.2}), |world| async move {
+        world
+            .connect(|stream| {
+                switch(stream, "HTTP/1.1 101 S\r\nupgrade: websocket\r\nx: y\r\n\r\n")
+            })
+            .await;
+        let mut client = world.client(None).await;
+        // What follows the head at once is the new protocol's, too.
+        let (head, _) = exchange(&mut client, format!("{ASK}\x00early")).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(head.contains("x: y\r\nconnection: upgrade\r\nupgrade: websocket\r\n"), "{head}");
+        let mut echoed = [0; 6];
+        client.read_exact(&mut echoed).await.unwrap();
+        assert_eq!(&echoed, b"\x00early");
+        // It is silent for longer than a client may be that has not switched.
+        let mut slow = world.client(None).await;
+        slow.write_all(b"GET /open HTTP/1.1\r\n").await.unwrap();
+        assert!(read_answer(&mut slow).await.0.starts_with("HTTP/1.1 408"));
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"GET / HTTP/1.1\r\n\r\nbye");
+    });
+}
+
+#[test]
+fn a_role_that_does_not_switch_answers_as_usual() {
+    with_world(json!({}), |world| async move {
+        world
+            .connect(|stream| switch(stream, "HTTP/1.1 403 No\r\ncontent-length: 3\r\n\r\n"))
+            .await;
+        let mut client = world.client(None).await;
+        for _ in 0..2 {
+            let (head, body) = exchange(&mut client, ASK).await;
+            assert!(head.starts_with("HTTP/1.1 403"), "{head}");
+            assert_eq!(body, "bye");
+        }
+    });
+}
+
+#[test]
+fn nobody_is_switched_who_did_not_ask() {
+    with_world(json!({}), |world| async move {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket";
+        world.connect(move |stream| answer(stream, head, "")).await;
+        let mut client = world.client(None).await;
+        let (head, body) = exchange(&mut client, get("/open")).await;
+        assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+        assert!(body.contains("connection-point-bad-answer"), "{body}");
+    });
+}
+
+#[test]
+fn a_client_that_leaves_after_a_switch_ends_its_stream() {
+    with_world(json!({}), |world| async move {
+        let (sender, mut streams) = mpsc::unbounded_channel();
+        world
+            .connect(move |stream| {
+                sender.send(stream).unwrap();
+                async {}
+            })
+            .await;
+        let mut client = world.client(None).await;
+        client.write_all(ASK.as_bytes()).await.unwrap();
+        let mut stream = streams.recv().await.unwrap();
+        let head = "HTTP/1.1 101 S\r\nupgrade: websocket\r\n\r\n";
+        stream.send.send(Bytes::from_static(head.as_bytes()), End::Part).unwrap();
+        assert!(read_answer(&mut client).await.0.starts_with("HTTP/1.1 101"));
+        // Without a closing alert, as a machine that loses its network.
+        drop(client.into_inner().0);
+        let broken = std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
+        assert_eq!(broken, StreamError::Stopped(StreamCode(0x103)));
+    });
+}

@@ -1,6 +1,6 @@
 //! Whether and how a request goes to a role: the same questions that the gateway asked, asked again.
 
-use cmgmux_exchange::fields::{self, CMGMUX_IDENTITY, Identity, IdentityKind};
+use cmgmux_exchange::fields::{self, CMGMUX_IDENTITY, Identity, IdentityKind, WEBSOCKET};
 use cmgmux_exchange::head::RequestHead;
 use cmgmux_exchange::mapping::{Authentication, Entry, MappingTable};
 use cmgmux_exchange::refusal::{Reason, Refusal};
@@ -15,6 +15,8 @@ pub(super) struct Admitted {
     pub(super) request: Request<()>,
     /// No body follows the head.
     pub(super) is_complete: bool,
+    /// The request asks to switch protocols: what follows the head is for afterwards.
+    pub(super) asks_to_switch: bool,
     pub(super) declared_bytes: Option<u64>,
     pub(super) max_body_bytes: u64,
     pub(super) response_timeout: Option<std::time::Duration>,
@@ -49,6 +51,7 @@ pub(super) fn admit(
         let details = format!("the limit is {max_body_bytes} bytes");
         return Err(refuse(Reason::BodyTooLarge).with_details(details));
     }
+    let asks_to_switch = head.asks_to_switch();
     let uri = route.rewrite(&head.target).map_err(|error| internal(&error))?;
     let mut request = Request::new(());
     *request.method_mut() = head.method;
@@ -59,13 +62,17 @@ pub(super) fn admit(
     // The gateway has met the expectation; the body follows in any case.
     fields.remove(header::EXPECT);
     fields.insert(header::HOST, destination.upstream.host_field().clone());
-    if !is_complete && declared_bytes.is_none() {
+    if asks_to_switch {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, WEBSOCKET);
+    } else if !is_complete && declared_bytes.is_none() {
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok(Admitted {
         destination: destination.clone(),
         request,
         is_complete,
+        asks_to_switch,
         declared_bytes,
         max_body_bytes,
         response_timeout: route.response_timeout(),

@@ -84,11 +84,15 @@ fn begin(
     let (head, body) = response.into_parts();
     let head = ResponseHead { status: head.status, fields: end_to_end(head.headers) };
     let mut writer = Writer::response(method);
-    let piece = writer.response_head(&head, body.is_end_stream()).map_err(|error| {
-        let refusal = Refusal::by_connection_point(Reason::RoleBadAnswer);
-        Broken::BadHead(Box::new(refusal.with_details(in_words(&error))))
-    })?;
+    let piece =
+        writer.response_head(&head, body.is_end_stream()).map_err(|error| bad_head(&error))?;
     Ok((writer, piece, body))
+}
+
+/// The head of a role's answer cannot be passed on.
+pub(super) fn bad_head(error: &PartsError) -> Broken {
+    let refusal = Refusal::by_connection_point(Reason::RoleBadAnswer);
+    Broken::BadHead(Box::new(refusal.with_details(in_words(error))))
 }
 
 /// Sends an answer of our own.
@@ -107,13 +111,13 @@ pub(super) async fn refuse(
     Ok(())
 }
 
-async fn say(send: &mut SendStream, piece: Piece) -> Result<(), Broken> {
+pub(super) async fn say(send: &mut SendStream, piece: Piece) -> Result<(), Broken> {
     send.ready().await.map_err(|_| Broken::Left)?;
     send.send(piece.data, piece.end).map_err(|_| Broken::Left)
 }
 
 /// Waits for `wanted`, for `limit` at the most, and only for as long as the peer takes more.
-async fn unless_broken<T>(
+pub(super) async fn unless_broken<T>(
     send: &mut SendStream,
     limit: Option<Duration>,
     wanted: impl Future<Output = T>,
@@ -130,13 +134,13 @@ async fn unless_broken<T>(
 }
 
 /// Why a wait ended without what was waited for.
-enum Interrupted {
+pub(super) enum Interrupted {
     Broken,
     TooLate,
 }
 
 /// The fields of an answer that go further than the connection to the role.
-fn end_to_end(mut fields: HeaderMap) -> HeaderMap {
+pub(super) fn end_to_end(mut fields: HeaderMap) -> HeaderMap {
     if fields.contains_key(header::TRANSFER_ENCODING) {
         // The chunks decide how long the body is, not what else it was said to be.
         fields.remove(header::CONTENT_LENGTH);

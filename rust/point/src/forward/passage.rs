@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::SendStream;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -14,6 +14,7 @@ use tracing::debug;
 use super::Forwarder;
 use super::admit::Admitted;
 use super::answer::{self, Broken};
+use super::tunnel;
 use crate::counters::OpenExchange;
 use crate::upstream::{
     AskError, ConnectError, Connection, Failure, Outcome, Progress, RequestBody, RequestParts,
@@ -24,6 +25,8 @@ use crate::upstream::{
 pub(super) struct Passage {
     send: SendStream,
     request: Box<Request<RequestBody>>,
+    /// What follows the head, if that is for after a switch of protocols.
+    switch: Option<Box<RequestParts>>,
     terms: Terms,
 }
 
@@ -48,8 +51,13 @@ impl Passage {
         send: SendStream,
         parts: RequestParts,
     ) -> Self {
+        let complete = || (Rc::new(Progress::new(Outcome::Complete)), RequestBody::empty());
+        let mut switch = None;
         let (progress, body) = if admitted.is_complete {
-            (Rc::new(Progress::new(Outcome::Complete)), RequestBody::empty())
+            complete()
+        } else if admitted.asks_to_switch {
+            switch = Some(Box::new(parts));
+            complete()
         } else {
             let progress = Rc::new(Progress::new(Outcome::Open));
             let body = RequestBody::new(
@@ -67,12 +75,12 @@ impl Passage {
             progress,
             limit: admitted.response_timeout,
         };
-        Self { send, request: Box::new(admitted.request.map(|()| body)), terms }
+        Self { send, request: Box::new(admitted.request.map(|()| body)), switch, terms }
     }
 
     /// Serves the exchange to its end.
     pub(super) async fn run(self: Box<Self>, forwarder: &Forwarder) {
-        let Self { mut send, request, terms } = *self;
+        let Self { mut send, request, switch, terms } = *self;
         let asked = tokio::select! {
             biased;
             _ = poll_fn(|cx| send.poll_broken(cx)) => None,
@@ -80,7 +88,7 @@ impl Passage {
         };
         match asked {
             None => forwarder.counters.abandoned.add(1),
-            Some(Ok(answered)) => terms.answer(forwarder, send, answered).await,
+            Some(Ok(answered)) => terms.answer(forwarder, send, answered, switch).await,
             Some(Err(refusal)) => terms.give_up(forwarder, send, *refusal).await,
         }
         forwarder.counters.request_bytes.add(terms.progress.bytes());
@@ -119,11 +127,23 @@ impl Terms {
 
     /// Passes the answer on. The connection is kept for others if both ends were heard out; if not,
     /// it closes, and with it ends what is left of the request.
-    async fn answer(&self, forwarder: &Forwarder, mut send: SendStream, answered: Answered) {
+    async fn answer(
+        &self,
+        forwarder: &Forwarder,
+        mut send: SendStream,
+        answered: Answered,
+        switch: Option<Box<RequestParts>>,
+    ) {
         let counters = &forwarder.counters;
         let (connection, response) = answered;
-        let passed = answer::pass(&mut send, &self.method, response, self.limit, counters).await;
+        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let has_switched = switch.is_some();
+        let passed = match switch {
+            Some(parts) => Box::pin(tunnel::run(&mut send, *parts, *response, counters)).await,
+            None => answer::pass(&mut send, &self.method, response, self.limit, counters).await,
+        };
         match passed {
+            Ok(()) if has_switched => {}
             Ok(()) if self.progress.outcome() == Outcome::Complete => {
                 drop(send);
                 self.upstream.keep(connection).await;

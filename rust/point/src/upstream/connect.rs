@@ -48,7 +48,8 @@ pub(crate) enum ConnectError {
     Unreachable { host: String, port: u16, error: io::Error },
 }
 
-type Driver = http1::Connection<TokioIo<TcpStream>, RequestBody>;
+/// What moves a connection, to its end or to a switch of protocols. hyper gives its type no name.
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 
 /// Connects and gives both ends of the connection: for requests, and for its task.
 pub(super) async fn connect(
@@ -61,11 +62,12 @@ pub(super) async fn connect(
         .map_err(|_| ConnectError::Timeout { host: host.to_owned(), port })??;
     let unreachable = |error| ConnectError::Unreachable { host: host.to_owned(), port, error };
     set_options(&stream).map_err(unreachable)?;
-    http1::Builder::new()
+    let (sender, driver) = http1::Builder::new()
         .max_buf_size(READ_AHEAD_BYTES)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| unreachable(io::Error::other(error)))
+        .map_err(|error| unreachable(io::Error::other(error)))?;
+    Ok((sender, Box::pin(driver.with_upgrades())))
 }
 
 async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
@@ -92,7 +94,7 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
 
 /// The task of a connection: ends with it, or when nobody owns it any more.
 pub(super) struct Driven {
-    driver: Pin<Box<Driver>>,
+    driver: Driver,
     ownerless: oneshot::Receiver<Infallible>,
     _counted: OpenConnection,
 }
@@ -103,7 +105,7 @@ impl Driven {
         ownerless: oneshot::Receiver<Infallible>,
         counters: &Arc<UpstreamCounters>,
     ) -> Self {
-        Self { driver: Box::pin(driver), ownerless, _counted: OpenConnection::of(counters) }
+        Self { driver, ownerless, _counted: OpenConnection::of(counters) }
     }
 }
 

@@ -43,11 +43,12 @@ impl Failure {
 pub(crate) struct RequestParts {
     recv: RecvStream,
     reader: Reader<RequestHead>,
+    is_over: bool,
 }
 
 impl RequestParts {
     pub(crate) fn new(recv: RecvStream) -> Self {
-        Self { recv, reader: Reader::request() }
+        Self { recv, reader: Reader::request(), is_over: false }
     }
 
     /// The head, and whether it is all there is. Cancelling loses nothing.
@@ -60,6 +61,18 @@ impl RequestParts {
                 _ => return Err(Failure::Malformed(PartsError::OutOfOrder)),
             }
         }
+    }
+
+    /// The next bytes behind the head; `None` behind the last. Cancelling loses nothing.
+    pub(crate) async fn data(&mut self) -> Result<Option<Bytes>, Failure> {
+        while !self.is_over {
+            match poll_fn(|cx| self.poll_received(cx)).await?.event {
+                Some(Event::Data(data)) => return Ok(Some(data)),
+                None => {}
+                Some(_) => return Err(Failure::Malformed(PartsError::OutOfOrder)),
+            }
+        }
+        Ok(None)
     }
 
     /// Asks the peer to send no more.
@@ -75,7 +88,10 @@ impl RequestParts {
             Ok(Some(chunk)) => chunk,
             Ok(None) | Err(_) => return Poll::Ready(Err(Failure::Gone)),
         };
-        Poll::Ready(self.reader.handle_piece(chunk.data, chunk.end).map_err(Failure::Malformed))
+        let received = self.reader.handle_piece(chunk.data, chunk.end);
+        let received = received.map_err(Failure::Malformed)?;
+        self.is_over = received.complete;
+        Poll::Ready(Ok(received))
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) struct Link {
 /// The two halves of an exchange's stream, the head of the request sent.
 pub(crate) struct Exchange {
     pub(crate) send: SendStream,
-    recv: RecvStream,
+    pub(crate) recv: RecvStream,
     reader: Reader<ResponseHead>,
 }
 
@@ -140,6 +140,13 @@ impl Link {
         let mut wire = BytesMut::new();
         head.encode(&mut wire).unwrap();
         self.open_raw(&head.method, wire.freeze(), end)
+    }
+
+    /// Opens an exchange that asks to switch to WebSocket.
+    pub(crate) fn open_switch(&self, target: &str) -> Exchange {
+        let fields = [CLIENT, ("upgrade", "websocket"), ("sec-websocket-key", "x")];
+        let exchange = self.open_with("GET", target, &fields, End::Part);
+        Exchange { reader: Reader::response_to_switch(), ..exchange }
     }
 
     pub(crate) fn open_raw(&self, method: &Method, head: Bytes, end: End) -> Exchange {

@@ -12,3 +12,4 @@ mod requests;
 mod role;
 mod settings;
 mod stage;
+mod switches;
