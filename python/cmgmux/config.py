@@ -182,8 +182,8 @@ class Mapping(Model):
     external: str
     """Path prefix on the client side, matched by whole segments, whatever the letter case."""
     internal: str
-    """Where matching requests go: ``http://host:port/path``, the path optional. It replaces the
-    prefix."""
+    """Where matching requests go: ``http://host:port/path`` or ``https://host:port/path``, port and
+    path optional. It replaces the prefix."""
     authentication: Literal["certificate", "none"] = "certificate"
     """What clients must present: a certificate of `client_roots`, or nothing."""
     methods: tuple[str, ...] = DEFAULT_METHODS
@@ -194,6 +194,9 @@ class Mapping(Model):
     """How long the role may stay silent before the client gets 504. Does not apply to `hold`."""
     hold: bool = False
     """The role holds requests open until it has something to say: no response timeout."""
+    upstream_ca: FilePath | None = None
+    """PEM file with the authorities that may vouch for a role behind an ``https://`` URL, which must
+    have it. Not published."""
 
 
 class PointConfig(FileModel):

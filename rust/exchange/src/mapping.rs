@@ -4,6 +4,8 @@ mod compile;
 mod route;
 mod table;
 
+use std::path::PathBuf;
+
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +41,8 @@ pub struct Mapping {
     /// The path prefix that clients use, such as `/CCM_Proxy_MutualAuth/72057594037927939`.
     /// Matched by whole segments, without regard to letter case; the longest match wins.
     pub external: String,
-    /// What the prefix is replaced by: `http://host:port/path`, the path optional.
+    /// What the prefix is replaced by: `http://host:port/path` or `https://host:port/path`, port and
+    /// path optional.
     pub internal: String,
     /// What clients have to show. Default: a certificate.
     #[serde(default)]
@@ -60,6 +63,10 @@ pub struct Mapping {
     /// Default: no.
     #[serde(default)]
     pub hold: bool,
+    /// PEM file with the authorities that may vouch for a role behind an `https://` URL, which must
+    /// have it. The connection point's own business: it is not published.
+    #[serde(default, skip_serializing)]
+    pub upstream_ca: Option<PathBuf>,
 }
 
 impl Mapping {
@@ -72,6 +79,7 @@ impl Mapping {
             "max_body_bytes": default_max_body_bytes(),
             "response_timeout_s": default_response_timeout_s(),
             "hold": false,
+            "upstream_ca": null,
         })
     }
 
@@ -82,13 +90,14 @@ impl Mapping {
     /// [`MappingError`] with the key of the setting at fault, such as `internal`.
     pub fn compile(&self) -> Result<Route, MappingError> {
         let external = compile::external(&self.external)?;
-        let (authority, base) = compile::internal(&self.internal)?;
+        let (scheme, authority, base) = compile::internal(&self.internal)?;
         let methods = compile::methods(&self.methods)?;
         let allow = HeaderValue::try_from(self.methods.join(", "))
             .map_err(|_| MappingError::new("methods", "is not a list of method names"))?;
         let response_timeout = compile::timeout(self.response_timeout_s)?;
         Ok(Route {
             external,
+            scheme,
             authority,
             base,
             methods,
@@ -178,7 +187,10 @@ mod tests {
         for required in ["external", "internal"] {
             written.as_object_mut().expect("an object").remove(required);
         }
-        assert_eq!(written, Mapping::defaults());
+        let mut defaults = Mapping::defaults();
+        // Not a word of it leaves the connection point.
+        assert!(defaults.as_object_mut().expect("an object").remove("upstream_ca").is_some());
+        assert_eq!(written, defaults);
         let route = mapping.compile().expect("valid");
         assert_eq!(route.authentication(), Authentication::Certificate);
         assert_eq!(route.response_timeout(), Some(Duration::from_secs(60)));
@@ -206,7 +218,6 @@ mod tests {
             (with("/a?b", "http://mp"), "external", "query"),
             (with("/a/../..", "http://mp"), "external", "above the root"),
             (with(&"/a".repeat(17), "http://mp"), "external", "16 segments"),
-            (with("/a", "https://mp"), "internal", "http://"),
             (with("/a", "mp:80"), "internal", "such as http://host"),
             (with("/a", "/path"), "internal", "such as http://host"),
             (with("/a", "ftp://mp"), "internal", "such as http://host"),
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn errors_in_a_list_name_the_entry() {
-        let error = Mapping::compile_all(&[with("/a", "http://mp"), with("/b", "https://mp")])
+        let error = Mapping::compile_all(&[with("/a", "http://mp"), with("/b", "ftp://mp")])
             .expect_err("refused");
         assert_eq!(error.key, "mappings[1].internal");
         let error = Mapping::compile_all(&[

@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | channel | [`channel_acceptor`]: TLS 1.3, certificate required | [`channel_dialer`] |
 //! | client front | [`front_acceptor`]: TLS 1.2 and 1.3, certificate optional | [`front_dialer`] |
+//! | to a role | the role's | [`role_dialer`]: TLS 1.2 and 1.3, no certificate |
 //!
 //! In TLS 1.3 the dialling side finishes its handshake before the accepting side has judged its
 //! certificate. A refusal arrives as an alert at the first read; [`describe`] says it in words.
@@ -20,6 +21,7 @@ mod channel;
 mod describe;
 mod files;
 mod front;
+mod role;
 mod roots;
 mod trust;
 
@@ -27,6 +29,7 @@ pub use channel::{CHANNEL_ALPN, channel_acceptor, channel_dialer, check_channel_
 pub use describe::describe;
 pub use files::{Credentials, FileSetting, load_certificates, load_roots, server_name};
 pub use front::{FRONT_ALPN, FRONT_ALPN_H2, front_acceptor, front_dialer};
+pub use role::role_dialer;
 pub use roots::ClientRoots;
 pub use trust::{Refusal, Trust, TrustedCa};
 

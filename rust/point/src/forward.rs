@@ -57,10 +57,11 @@ impl Forwarder {
     pub(crate) fn new(shard: Shard, plan: &Plan, counters: Arc<Counters>) -> Self {
         let mut upstreams = Upstreams::default();
         let mut routes = Vec::with_capacity(plan.routes.len());
-        for (route, exchanges) in plan.routes.iter().zip(&counters.mappings) {
-            let upstream = upstreams.of(route.authority(), || {
+        let mappings = plan.routes.iter().zip(&plan.role_tls).zip(&counters.mappings);
+        for ((route, tls), exchanges) in mappings {
+            let upstream = upstreams.of(route.authority(), tls.as_ref(), || {
                 let upstream = Arc::clone(&counters.upstream);
-                Upstream::new(shard.clone(), route.authority().clone(), upstream)
+                Upstream::new(shard.clone(), route.authority().clone(), tls.clone(), upstream)
             });
             let destination = Destination { upstream, exchanges: Arc::clone(exchanges) };
             routes.push((route.clone(), destination));

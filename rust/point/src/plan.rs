@@ -3,13 +3,17 @@
 mod address;
 mod roots;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use cmgmux_exchange::mapping::{Authentication, Mapping, Route};
 use cmgmux_exchange::publication::{Publication, PublicationError};
-use cmgmux_net::tls::{Credentials, FileSetting, channel_dialer, load_roots, server_name};
+use cmgmux_net::tls::{
+    Credentials, FileSetting, channel_dialer, load_roots, role_dialer, server_name,
+};
 use cmgmux_net::{ConfigError, PeerIdentity, setting, shard};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -32,10 +36,20 @@ pub(crate) struct Plan {
     pub(crate) instances: Vec<Endpoint>,
     /// In the order of the configuration, as `mappings` is.
     pub(crate) routes: Vec<Route>,
+    /// How the role of each route is dialled; without TLS if there is none.
+    pub(crate) role_tls: Vec<Option<RoleTls>>,
     pub(crate) mappings: Vec<Mapping>,
     pub(crate) serial: u64,
     /// The publication as it is sent.
     pub(crate) publication: Bytes,
+}
+
+/// How a role is dialled by TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct RoleTls {
+    pub(crate) config: Arc<ClientConfig>,
+    /// What the role's certificate must carry.
+    pub(crate) name: ServerName<'static>,
 }
 
 /// The bounds of the pause before dialling again.
@@ -66,6 +80,7 @@ impl Plan {
         let instances = endpoints(&config.instances)?;
         let routes = Mapping::compile_all(&config.mappings)
             .map_err(|error| ConfigError::new(error.key, error.message))?;
+        let role_tls = role_tls(&config.mappings, &routes)?;
         let certificate = FileSetting::new("certificate", &config.certificate);
         let credentials = Credentials::load(certificate, FileSetting::new("key", &config.key))?;
         let identity = identity(config, &credentials)?;
@@ -80,11 +95,46 @@ impl Plan {
             reconnect,
             instances,
             routes,
+            role_tls,
             mappings: config.mappings.clone(),
             serial,
             publication,
         })
     }
+}
+
+/// How to dial the roles behind https URLs. Mappings with the same file share what is made of it.
+fn role_tls(mappings: &[Mapping], routes: &[Route]) -> Result<Vec<Option<RoleTls>>, ConfigError> {
+    let mut made: BTreeMap<&Path, Arc<ClientConfig>> = BTreeMap::new();
+    let mut all = Vec::with_capacity(mappings.len());
+    for (position, (mapping, route)) in mappings.iter().zip(routes).enumerate() {
+        let key = |name: &str| format!("mappings[{position}].{name}");
+        let ca = match (&mapping.upstream_ca, route.is_https()) {
+            (None, false) => {
+                all.push(None);
+                continue;
+            }
+            (Some(_), false) => {
+                let message =
+                    "is of no use with an http:// URL; remove it, or give an https:// one";
+                return Err(ConfigError::new(key("upstream_ca"), message));
+            }
+            (None, true) => {
+                let message = "is missing; name the authorities that may vouch for the role behind \
+                               an https:// URL";
+                return Err(ConfigError::new(key("upstream_ca"), message));
+            }
+            (Some(ca), true) => ca.as_path(),
+        };
+        let config = match made.get(ca) {
+            Some(config) => Arc::clone(config),
+            None => role_dialer(load_roots(FileSetting::new(&key("upstream_ca"), ca))?),
+        };
+        made.insert(ca, Arc::clone(&config));
+        let host = route.authority().host().trim_start_matches('[').trim_end_matches(']');
+        all.push(Some(RoleTls { config, name: server_name(host, &key("internal"))? }));
+    }
+    Ok(all)
 }
 
 fn reconnect(config: &PointConfig) -> Result<Reconnect, ConfigError> {

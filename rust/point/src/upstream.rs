@@ -25,14 +25,16 @@ use tracing::debug;
 pub(crate) use self::connect::ConnectError;
 pub(crate) use self::request_body::{Failure, Outcome, Progress, RequestBody, RequestParts};
 use crate::counters::UpstreamCounters;
+use crate::plan::RoleTls;
 
 /// Idle connections to one role that a shard keeps; further ones are closed.
 const MAX_IDLE: usize = 256;
 /// How long a connection is kept without an exchange. Shorter than what common servers allow, so
 /// that they rarely close a connection just as it is used again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The port of an http URL without one.
+/// The ports of URLs without one.
 const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;
 /// What a connection may take to be ready again after an exchange; a role that has not read the
 /// request to its end by then does not get another one on the connection.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// One role as one shard sees it.
 pub(crate) struct Upstream {
     authority: Authority,
+    tls: Option<RoleTls>,
     host_field: HeaderValue,
     shard: Shard,
     counters: Arc<UpstreamCounters>,
@@ -69,10 +72,16 @@ pub(crate) enum AskError {
 
 impl Upstream {
     /// The role at `authority`; no connection is made yet.
-    pub(crate) fn new(shard: Shard, authority: Authority, counters: Arc<UpstreamCounters>) -> Self {
-        let host_field = host_field(&authority);
+    pub(crate) fn new(
+        shard: Shard,
+        authority: Authority,
+        tls: Option<RoleTls>,
+        counters: Arc<UpstreamCounters>,
+    ) -> Self {
+        let host_field = host_field(&authority, default_port(tls.as_ref()));
         Self {
             authority,
+            tls,
             host_field,
             shard,
             counters,
@@ -92,7 +101,7 @@ impl Upstream {
     }
 
     fn port(&self) -> u16 {
-        self.authority.port_u16().unwrap_or(HTTP_PORT)
+        self.authority.port_u16().unwrap_or(default_port(self.tls.as_ref()))
     }
 
     /// Sends a request, on an idle connection if there is one, and waits for the head of the answer.
@@ -163,7 +172,8 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
-        let connected = connect::connect(self.authority.host(), self.port()).await;
+        let host = self.authority.host();
+        let connected = connect::connect(host, self.port(), self.tls.as_ref()).await;
         let (sender, driver) = match connected {
             Ok(connected) => connected,
             Err(error) => {
@@ -200,11 +210,15 @@ fn broke_off(error: &hyper::Error) -> bool {
     !error.is_parse() && !error.is_user()
 }
 
-/// Without the port if it is the one of http, as user agents do it.
-fn host_field(authority: &Authority) -> HeaderValue {
+fn default_port(tls: Option<&RoleTls>) -> u16 {
+    if tls.is_some() { HTTPS_PORT } else { HTTP_PORT }
+}
+
+/// Without the port if it is the one of the scheme, as user agents do it.
+fn host_field(authority: &Authority, default_port: u16) -> HeaderValue {
     let host = match authority.port_u16() {
-        Some(HTTP_PORT) | None => authority.host(),
-        Some(_) => authority.as_str(),
+        Some(port) if port != default_port => authority.as_str(),
+        Some(_) | None => authority.host(),
     };
     // An authority has only characters that a field may have.
     HeaderValue::from_str(host).unwrap_or_else(|_| HeaderValue::from_static(""))
@@ -215,13 +229,22 @@ fn host_field(authority: &Authority) -> HeaderValue {
 pub(crate) struct Upstreams(Vec<Rc<Upstream>>);
 
 impl Upstreams {
-    /// The role at `authority`; made by `make` if there is none yet.
+    /// The role at `authority`, dialled in this way; made by `make` if there is none yet.
     pub(crate) fn of(
         &mut self,
         authority: &Authority,
+        tls: Option<&RoleTls>,
         make: impl FnOnce() -> Upstream,
     ) -> Rc<Upstream> {
-        if let Some(known) = self.0.iter().find(|known| known.authority == *authority) {
+        let is_same = |known: &&Rc<Upstream>| {
+            let same_tls = match (&known.tls, tls) {
+                (None, None) => true,
+                (Some(one), Some(other)) => Arc::ptr_eq(&one.config, &other.config),
+                _ => false,
+            };
+            same_tls && known.authority == *authority
+        };
+        if let Some(known) = self.0.iter().find(is_same) {
             return Rc::clone(known);
         }
         let new = Rc::new(make());
@@ -241,15 +264,17 @@ mod tests {
 
     #[test]
     fn the_host_field_names_the_role_as_user_agents_do() {
-        for (authority, field) in [
-            ("mp", "mp"),
-            ("mp:80", "mp"),
-            ("mp:8530", "mp:8530"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]:8530", "[::1]:8530"),
+        for (authority, port, field) in [
+            ("mp", HTTP_PORT, "mp"),
+            ("mp:80", HTTP_PORT, "mp"),
+            ("mp:80", HTTPS_PORT, "mp:80"),
+            ("mp:443", HTTPS_PORT, "mp"),
+            ("mp:8530", HTTP_PORT, "mp:8530"),
+            ("[::1]:80", HTTP_PORT, "[::1]"),
+            ("[::1]:8530", HTTP_PORT, "[::1]:8530"),
         ] {
             let authority: Authority = authority.parse().expect("an authority");
-            assert_eq!(host_field(&authority), field);
+            assert_eq!(host_field(&authority, port), field);
         }
     }
 }

@@ -27,19 +27,20 @@ pub(super) fn external(external: &str) -> Result<Box<str>, MappingError> {
     Ok(prefix.into())
 }
 
-/// The authority, and the canonical path without a slash at its end.
-pub(super) fn internal(internal: &str) -> Result<(uri::Authority, Box<str>), MappingError> {
+/// The scheme, the authority, and the canonical path without a slash at its end.
+pub(super) fn internal(
+    internal: &str,
+) -> Result<(uri::Scheme, uri::Authority, Box<str>), MappingError> {
     let fail =
         |message: &str| Err(MappingError::new("internal", format!("{internal:?} {message}")));
     if internal.len() > MAX_URL_BYTES {
         return fail("is too long");
     }
-    if internal.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
-        return fail("is an https URL, which this version cannot reach; give an http:// one");
-    }
-    let parts = match internal.parse::<Uri>() {
-        Ok(uri) if uri.scheme() == Some(&uri::Scheme::HTTP) => uri.into_parts(),
-        _ => return fail("is no URL such as http://host:80/path"),
+    let parts = internal.parse::<Uri>().map(Uri::into_parts).unwrap_or_default();
+    let Some(scheme) =
+        parts.scheme.filter(|scheme| *scheme == uri::Scheme::HTTP || *scheme == uri::Scheme::HTTPS)
+    else {
+        return fail("is no URL such as http://host:80/path or https://host/path");
     };
     let Some(authority) = parts.authority.filter(|authority| !authority.as_str().contains('@'))
     else {
@@ -49,7 +50,7 @@ pub(super) fn internal(internal: &str) -> Result<(uri::Authority, Box<str>), Map
         return fail("has a query or fragment; give scheme, host, port and path only");
     }
     match Target::parse(parts.path_and_query.as_ref().map_or("/", |path| path.as_str())) {
-        Ok(target) => Ok((authority, target.path().trim_end_matches('/').into())),
+        Ok(target) => Ok((scheme, authority, target.path().trim_end_matches('/').into())),
         Err(error) => fail(&format!("has a path that cannot be used: {error}")),
     }
 }

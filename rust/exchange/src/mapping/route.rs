@@ -13,6 +13,7 @@ use crate::target::Target;
 #[derive(Clone, Debug)]
 pub struct Route {
     pub(super) external: Box<str>,
+    pub(super) scheme: Scheme,
     pub(super) authority: Authority,
     pub(super) base: Box<str>,
     pub(super) methods: Box<[Method]>,
@@ -27,6 +28,12 @@ impl Route {
     #[must_use]
     pub fn external(&self) -> &str {
         &self.external
+    }
+
+    /// Whether the role is reached by TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
     }
 
     /// Host and port of the role.
@@ -92,7 +99,7 @@ impl Route {
         }
         path.push_str(rest);
         let mut parts = uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         // Every byte that a target may hold can be in a `Uri`, so neither step fails.
         let path = PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| RewriteError)?;

@@ -150,6 +150,14 @@ reasons! {
     RoleConnectTimeout = GATEWAY_TIMEOUT, "connection_timeout", "role-connect-timeout",
         "the role did not accept a connection in time",
         "Check that the role runs and that no firewall is in the way.";
+    /// The role's certificate is not accepted.
+    RoleUntrusted = BAD_GATEWAY, "tls_certificate_error", "role-untrusted",
+        "the role's certificate is not accepted",
+        "Check the certificate of the role, and the mapping's upstream_ca and internal URL.";
+    /// TLS with the role failed.
+    RoleTlsFailed = BAD_GATEWAY, "tls_protocol_error", "role-tls-failed",
+        "the TLS handshake with the role failed",
+        "Check that the port in the mapping's internal URL speaks TLS 1.2 or 1.3.";
     /// The role's answer broke off.
     RoleBrokeOff = BAD_GATEWAY, "http_response_incomplete", "role-broke-off",
         "the role closed the connection before its answer was complete",

@@ -187,6 +187,8 @@ impl Terms {
             AskError::Connect(ConnectError::Unresolved { .. }) => Reason::RoleUnresolved,
             AskError::Connect(ConnectError::Refused { .. }) => Reason::RoleRefused,
             AskError::Connect(ConnectError::Timeout { .. }) => Reason::RoleConnectTimeout,
+            AskError::Connect(ConnectError::Untrusted { .. }) => Reason::RoleUntrusted,
+            AskError::Connect(ConnectError::Tls { .. }) => Reason::RoleTlsFailed,
             AskError::Connect(ConnectError::Unreachable { .. }) => Reason::RoleUnreachable,
             AskError::Exchange(error) if error.is_parse() => Reason::RoleBadAnswer,
             AskError::Exchange(_) => Reason::RoleBrokeOff,

@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use cmgmux_net::tls::describe;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use super::RequestBody;
 use crate::counters::{OpenConnection, UpstreamCounters};
+use crate::plan::RoleTls;
 
 /// How long resolving a role's name and connecting to it may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,6 +47,12 @@ pub(crate) enum ConnectError {
     /// Not in time.
     #[error("no connection to {host}, port {port}, within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout { host: String, port: u16 },
+    /// The role's certificate is not accepted.
+    #[error("the certificate of {host}, port {port}, is not accepted: {why}")]
+    Untrusted { host: String, port: u16, why: String },
+    /// The role does not speak TLS as we do.
+    #[error("the TLS handshake with {host}, port {port}, failed: {why}")]
+    Tls { host: String, port: u16, why: String },
     /// Another cause, such as no route.
     #[error("cannot connect to {host}, port {port}: {error}")]
     Unreachable { host: String, port: u16, error: io::Error },
@@ -55,19 +65,45 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 pub(super) async fn connect(
     host: &str,
     port: u16,
+    tls: Option<&RoleTls>,
 ) -> Result<(SendRequest<RequestBody>, Driver), ConnectError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = timeout(CONNECT_TIMEOUT, reach(host, port))
-        .await
-        .map_err(|_| ConnectError::Timeout { host: host.to_owned(), port })??;
     let unreachable = |error| ConnectError::Unreachable { host: host.to_owned(), port, error };
-    set_options(&stream).map_err(unreachable)?;
-    let (sender, driver) = http1::Builder::new()
-        .max_buf_size(READ_AHEAD_BYTES)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| unreachable(io::Error::other(error)))?;
+    let connecting = async {
+        let stream = reach(host, port).await?;
+        set_options(&stream).map_err(unreachable)?;
+        match tls {
+            None => speak(stream).await.map_err(unreachable),
+            Some(RoleTls { config, name }) => {
+                let connecting =
+                    TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+                let stream = connecting.await.map_err(|error| tls_error(host, port, &error))?;
+                speak(stream).await.map_err(unreachable)
+            }
+        }
+    };
+    let limited = timeout(CONNECT_TIMEOUT, connecting).await;
+    limited.map_err(|_| ConnectError::Timeout { host: host.to_owned(), port })?
+}
+
+/// Begins HTTP/1.1 on a connection.
+async fn speak<S>(stream: S) -> io::Result<(SendRequest<RequestBody>, Driver)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    let begun = builder.max_buf_size(READ_AHEAD_BYTES).handshake(TokioIo::new(stream)).await;
+    let (sender, driver) = begun.map_err(io::Error::other)?;
     Ok((sender, Box::pin(driver.with_upgrades())))
+}
+
+fn tls_error(host: &str, port: u16, error: &io::Error) -> ConnectError {
+    let (host, why) = (host.to_owned(), describe(error));
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_)) => ConnectError::Untrusted { host, port, why },
+        _ => ConnectError::Tls { host, port, why },
+    }
 }
 
 async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {

@@ -13,3 +13,4 @@ mod role;
 mod settings;
 mod stage;
 mod switches;
+mod tls_roles;

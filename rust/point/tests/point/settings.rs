@@ -57,8 +57,20 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
             (
                 "mappings",
                 json!([{"external": "/mp", "internal": "https://mp"}]),
-                "mappings[0].internal",
-                "http://",
+                "mappings[0].upstream_ca",
+                "vouch for the role",
+            ),
+            (
+                "mappings",
+                json!([{"external": "/mp", "internal": "http://mp", "upstream_ca": "ca.pem"}]),
+                "mappings[0].upstream_ca",
+                "https://",
+            ),
+            (
+                "mappings",
+                json!([{"external": "/mp", "internal": "https://mp", "upstream_ca": "/none.pem"}]),
+                "mappings[0].upstream_ca",
+                "No such file",
             ),
         ] {
             let mut settings = valid.clone();
