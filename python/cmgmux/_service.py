@@ -41,7 +41,13 @@ class Service:
     """An asynchronous context manager around a native service.
 
     Entering starts it and waits until its listeners accept; leaving stops it and waits until it
-    has ended. A service runs once. All methods belong to the event loop that entered.
+    has ended. A service runs once. All methods belong to the event loop that entered, except
+    `status` and `request_stop`, which any thread may call at any time.
+
+    Cancelling means the same on asyncio, uvloop and Trio. A block that is left by a cancellation or
+    by Ctrl-C gives up the grace: what is under way is reset, and the cancellation goes on when the
+    service has ended, its sockets closed. To be graceful then, call `aclose` before, shielded.
+    A service that is left running when its loop closes stops when it is forgotten.
     """
 
     def __init__(self, native: NativeService, *, grace_s: float = DEFAULT_GRACE_S) -> None:
@@ -54,7 +60,7 @@ class Service:
         self._failure: Exception | None = None
 
     async def __aenter__(self) -> Self:
-        """Start. Cancelling stops what has started by then, in the background.
+        """Start. Cancelling stops what has started by then, and waits for that.
 
         Raises:
             ConfigError: A setting cannot be used; it is named.
@@ -72,8 +78,8 @@ class Service:
             raise
         try:
             await backend.wait(self._started, None)
-        except BaseException:
-            self._native.request_stop(0.0)
+        except BaseException as error:
+            await self._abandon(backend, error)
             raise
         if self._failure is not None:
             raise self._failure
@@ -85,14 +91,16 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop and wait for the end. Cancelling gives up the grace, and the wait."""
-        await self.aclose()
+        """Stop and wait for the end; without the grace if the block was cancelled."""
+        assert self._backend is not None  # noqa: S101 - entered before
+        abrupt = isinstance(error, (self._backend.cancelled, KeyboardInterrupt))
+        await self.aclose(grace_s=0.0 if abrupt else None)
 
     async def aclose(self, *, grace_s: float | None = None) -> None:
         """Stop: nothing new is accepted, what is under way may finish within `grace_s` seconds.
 
-        Closing what has ended is fine. Cancelling resets what is under way; the service then
-        ends in the background.
+        Closing what has ended is fine. Cancelling gives up the grace: what is under way is reset,
+        and the cancellation goes on when the service has ended, or has not for half a minute.
 
         Raises:
             ServiceError: It ended by itself before, or does not end.
@@ -101,8 +109,9 @@ class Service:
         self.request_stop(grace_s)
         try:
             ended = await self._wait(grace_s + _STOP_MARGIN_S)
-        except BaseException:
-            self.request_stop(0.0)
+        except BaseException as error:
+            if self._backend is not None and not self._ended.is_set():
+                await self._abandon(self._backend, error)
             raise
         if not ended:
             raise ServiceError(
@@ -137,6 +146,12 @@ class Service:
         if ended and self._failure is not None:
             raise self._failure
         return ended
+
+    async def _abandon(self, backend: _backends.Backend, error: BaseException) -> None:
+        """Reset everything and wait for the end, whatever else `error` cancels."""
+        self._native.request_stop(0.0)
+        if not isinstance(error, GeneratorExit):  # a coroutine that is thrown away cannot wait
+            await backend.wait_shielded(self._ended, _STOP_MARGIN_S)
 
     def _config_error(self, key: str, reason: str) -> ConfigError:
         """Build the error about a setting; a subclass that knows its file adds it."""

@@ -195,8 +195,8 @@ class Mapping(Model):
     hold: bool = False
     """The role holds requests open until it has something to say: no response timeout."""
     upstream_ca: FilePath | None = None
-    """PEM file with the authorities that may vouch for a role behind an ``https://`` URL, which must
-    have it. Not published."""
+    """PEM file with the authorities that may vouch for the role; an ``https://`` URL needs it. Not
+    published."""
 
 
 class PointConfig(FileModel):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from cmgmux import ConfigError, ConnectionPoint, Gateway, GatewayConfig, PointConfig
@@ -38,9 +38,10 @@ async def test_a_point_and_its_gateway_live_in_one_event_loop(tmp_path: Path, pk
     )
     async with Gateway(GatewayConfig.load(file)) as gateway:
         config = point_config(tmp_path, pki, gateway.channel_address)
-        async with ConnectionPoint(config, grace_s=1.0) as point, asyncio.timeout(DEADLINE_S):
-            while gateway.status()["state"] != "ready":  # noqa: ASYNC110 - a status has no event
-                await asyncio.sleep(0.01)
+        async with ConnectionPoint(config, grace_s=1.0) as point:
+            with anyio.fail_after(DEADLINE_S):
+                while gateway.status()["state"] != "ready":  # noqa: ASYNC110 - it has no event
+                    await anyio.sleep(0.01)
             assert gateway.status()["channels"][0]["peer"] == "NYC/cp1"
             assert point.status()["site"] == "NYC"
 

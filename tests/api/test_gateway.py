@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from cmgmux import ConfigError, Gateway, GatewayConfig
@@ -33,17 +33,22 @@ async def test_a_gateway_serves_both_addresses_and_says_who_failed(
     config: GatewayConfig, pki: Path
 ) -> None:
     tls = ssl.create_default_context(cafile=pki / "gateway-ca.pem")
-    async with Gateway(config) as gateway, asyncio.timeout(DEADLINE_S):
+    async with Gateway(config) as gateway:
         assert gateway.client_address != gateway.channel_address
         host, _, port = gateway.client_address.rpartition(":")
-        reader, writer = await asyncio.open_connection(
-            host, int(port), ssl=tls, server_hostname="localhost"
-        )
-        writer.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        answer = await reader.read()
+        answer = b""
+        with anyio.fail_after(DEADLINE_S):
+            stream = await anyio.connect_tcp(
+                host, int(port), ssl_context=tls, tls_hostname="localhost"
+            )
+            async with stream:
+                await stream.send(
+                    b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                )
+                async for part in stream:
+                    answer += part
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert b"\r\nproxy-status: cmgmux-gateway" in answer.lower()
-        writer.close()
         assert gateway.status()["state"] == "waiting for a connection point"
 
 

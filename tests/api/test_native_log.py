@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from cmgmux import _logging, _native
@@ -31,11 +31,12 @@ def _levels_as_before() -> Iterator[None]:
 async def provoke_a_record(folder: Path) -> None:
     """Have a native thread log at debug level: somebody talks nonsense to an admin socket."""
     admin = folder / "role.sock"
-    async with SampleRole({"admin_socket": str(admin)}), asyncio.timeout(DEADLINE_S):
-        reader, writer = await asyncio.open_unix_connection(admin)
-        writer.write(b"nonsense\r\n\r\n")
-        await reader.read()
-        writer.close()
+    async with SampleRole({"admin_socket": str(admin)}):
+        with anyio.fail_after(DEADLINE_S):
+            async with await anyio.connect_unix(admin) as stream:
+                await stream.send(b"nonsense\r\n\r\n")
+                async for _ in stream:
+                    pass
 
 
 @pytest.mark.anyio

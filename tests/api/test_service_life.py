@@ -6,14 +6,22 @@ import asyncio
 import gc
 import http.client
 import os
+import signal
 import threading
+from typing import TYPE_CHECKING
 
+import anyio
+import anyio.lowlevel
 import pytest
+import trio
 
 from cmgmux import _native
-from cmgmux._backends import _asyncio
+from cmgmux._backends import _asyncio, _trio
 from cmgmux.exceptions import ConfigError, EventLoopError, ForkedError, UsageError
 from cmgmux.load import SampleRole, Swarm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEADLINE_S = 20.0
 
@@ -28,11 +36,16 @@ def hello(address: str) -> int:
         connection.close()
 
 
+def no_backend_is_left() -> bool:
+    """Whether every event loop has let its port go."""
+    return not _asyncio._backends and not _trio._backends
+
+
 @pytest.mark.anyio
 async def test_a_service_serves_while_it_is_entered() -> None:
     role = SampleRole({})
     async with role:
-        assert await asyncio.to_thread(hello, role.address) == 200
+        assert await anyio.to_thread.run_sync(hello, role.address) == 200
         assert role.status()["requests"]["hello"] == 1
     with pytest.raises(OSError, match="refused"):
         hello(role.address)
@@ -41,7 +54,7 @@ async def test_a_service_serves_while_it_is_entered() -> None:
 @pytest.mark.anyio
 async def test_the_last_status_stays_after_the_end() -> None:
     async with SampleRole({}) as role:
-        await asyncio.to_thread(hello, role.address)
+        await anyio.to_thread.run_sync(hello, role.address)
     assert role.status()["requests"]["hello"] == 1
 
 
@@ -51,7 +64,7 @@ async def test_a_wrong_setting_is_named_and_leaves_nothing_behind() -> None:
         async with SampleRole({"listen": "nonsense"}):
             pytest.fail("must not start")
     assert caught.value.key == "listen"
-    assert not _asyncio._backends
+    assert no_backend_is_left()
 
 
 @pytest.mark.anyio
@@ -60,7 +73,7 @@ async def test_a_port_in_use_is_a_wrong_setting() -> None:
         with pytest.raises(ConfigError, match=r"listen: .*in use"):
             async with SampleRole({"listen": first.address}):
                 pytest.fail("must not start")
-        assert await asyncio.to_thread(hello, first.address) == 200
+        assert await anyio.to_thread.run_sync(hello, first.address) == 200
 
 
 def test_settings_that_do_not_fit_are_refused_at_once() -> None:
@@ -80,11 +93,13 @@ async def test_a_service_runs_once() -> None:
 
 @pytest.mark.anyio
 async def test_stopping_wakes_who_waits_for_the_end() -> None:
-    async with SampleRole({}) as role, asyncio.timeout(DEADLINE_S):
-        waiter = asyncio.create_task(role.wait_ended())
+    async with SampleRole({}) as role, anyio.create_task_group() as tasks:
+        tasks.start_soon(role.wait_ended)
+        await anyio.lowlevel.checkpoint()
         role.request_stop(0.0)
-        await waiter
-        await role.aclose()
+        with anyio.fail_after(DEADLINE_S):
+            await role.wait_ended()
+            await role.aclose()
 
 
 @pytest.mark.anyio
@@ -92,28 +107,77 @@ async def test_waiting_for_the_end_can_be_cancelled_and_repeated() -> None:
     async with SampleRole({}) as role:
         for _ in range(2):
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0):
+                with anyio.fail_after(0):
                     await role.wait_ended()
-        assert await asyncio.to_thread(hello, role.address) == 200
+        assert await anyio.to_thread.run_sync(hello, role.address) == 200
 
 
 @pytest.mark.anyio
-async def test_a_start_that_is_cancelled_ends_in_the_background() -> None:
+async def test_a_start_that_is_cancelled_leaves_nothing_behind() -> None:
     role = SampleRole({})
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0):
+        with anyio.fail_after(0):
             await role.__aenter__()
-    async with asyncio.timeout(DEADLINE_S):
+    with anyio.fail_after(DEADLINE_S):
         await role.wait_ended()
-    assert not _asyncio._backends
+    assert no_backend_is_left()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_block_gives_up_its_grace_and_has_ended() -> None:
+    role = SampleRole({}, grace_s=3_600.0)
+    with anyio.CancelScope() as scope:
+        async with role:
+            address = role.address
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert no_backend_is_left()
+    with pytest.raises(OSError, match="refused"):
+        hello(address)
+
+
+@pytest.mark.anyio
+async def test_closing_inside_a_cancelled_scope_still_ends_the_service() -> None:
+    async with SampleRole({}, grace_s=3_600.0) as role:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await role.aclose()
+        assert scope.cancelled_caught
+        assert no_backend_is_left()
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, trio.run])
+def test_ctrl_c_leaves_no_service_behind(loop: Callable[..., object]) -> None:
+    addresses: list[str] = []
+
+    async def serve() -> None:
+        async with SampleRole({}, grace_s=3_600.0) as role:
+            addresses.append(role.address)
+            signal.raise_signal(signal.SIGINT)
+            await role.wait_ended()
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(serve) if loop is trio.run else loop(serve())
+    assert no_backend_is_left()
+    with pytest.raises(OSError, match="refused"):
+        hello(addresses[0])
+
+
+def test_a_trio_run_that_ends_while_a_service_runs_lets_its_port_go() -> None:
+    role = SampleRole({})
+    trio.run(role.__aenter__)
+    assert no_backend_is_left()
+    assert hello(role.address) == 200
+    role.request_stop(0.0)
 
 
 @pytest.mark.anyio
 async def test_several_services_share_one_port_and_let_it_go_in_the_end() -> None:
     async with SampleRole({}) as first, SampleRole({}) as second:
         assert first.address != second.address
-        assert len(_asyncio._backends) == 1
-    assert not _asyncio._backends
+        assert len(_asyncio._backends) + len(_trio._backends) == 1
+    assert no_backend_is_left()
 
 
 @pytest.mark.anyio
@@ -125,8 +189,9 @@ async def test_a_swarm_ends_by_itself_and_reports(pki: object) -> None:
         "path": "/poll",
         "clients": 3,
     }
-    async with Swarm(settings) as swarm, asyncio.timeout(DEADLINE_S):
-        await swarm.wait_ended()
+    async with Swarm(settings) as swarm:
+        with anyio.fail_after(DEADLINE_S):
+            await swarm.wait_ended()
     report = swarm.report()
     assert (report["clients"], report["failed"]) == (3, 3)
     assert sum(report["reasons"].values()) == 3
@@ -138,9 +203,9 @@ def test_two_event_loops_have_their_own_services() -> None:
 
     async def serve() -> None:
         async with SampleRole({}) as role:
-            await asyncio.to_thread(both_run.wait)
-            answers.append(await asyncio.to_thread(hello, role.address))
-            await asyncio.to_thread(both_run.wait)
+            await anyio.to_thread.run_sync(both_run.wait)
+            answers.append(await anyio.to_thread.run_sync(hello, role.address))
+            await anyio.to_thread.run_sync(both_run.wait)
 
     threads = [threading.Thread(target=asyncio.run, args=(serve(),)) for _ in range(2)]
     for thread in threads:
@@ -182,9 +247,9 @@ async def test_handles_are_dead_in_a_forked_child() -> None:
                 except ForkedError:
                     refused += 1
             os._exit(refused)
-        _, code = await asyncio.to_thread(os.waitpid, child, 0)
+        _, code = await anyio.to_thread.run_sync(os.waitpid, child, 0)
         assert os.waitstatus_to_exitcode(code) == 4
-        assert await asyncio.to_thread(hello, role.address) == 200
+        assert await anyio.to_thread.run_sync(hello, role.address) == 200
         port.close()
 
 

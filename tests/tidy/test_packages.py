@@ -29,6 +29,7 @@ LAYERS = [
 """Parts of the package, lowest first. Each imports parts of lower layers and of itself."""
 
 LIBRARIES = {
+    "_backends": {"trio"},
     "config": {"pydantic"},
     "cli": {"cyclopts", "rich"},
     "demo": {"rich"},
@@ -88,7 +89,7 @@ def test_importing_the_package_imports_no_library_of_the_commands() -> None:
     )
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert "cmgmux" in loaded
-    assert not loaded & {"pydantic", "rich", "cyclopts", "uvloop", "asyncio"}
+    assert not loaded & {"pydantic", "rich", "cyclopts", "uvloop", "trio", "asyncio"}
 
 
 def test_the_configuration_models_are_there_when_asked_for() -> None:

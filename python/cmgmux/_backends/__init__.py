@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 from cmgmux.exceptions import EventLoopError
@@ -29,6 +30,10 @@ class Backend(Protocol):
     def port(self) -> Port:
         """Where services of this loop report to."""
 
+    @property
+    def cancelled(self) -> type[BaseException]:
+        """What a wait raises when it is cancelled."""
+
     def subscribe(self, service: int, callback: Callable[[ServiceEvent], None]) -> None:
         """Call `callback` on the loop's thread with each event of `service`.
 
@@ -47,22 +52,36 @@ class Backend(Protocol):
         Cancelling loses nothing.
         """
 
+    async def wait_shielded(self, event: Event, timeout_s: float) -> None:
+        """Wait until `event` is set, at most `timeout_s` seconds, even if cancelled.
+
+        A cancellation that arrives meanwhile is raised afterwards.
+        """
+
 
 def current() -> Backend:
     """Give the backend of the event loop that runs in this thread.
 
+    Neither loop's library is imported before it runs. Inside Trio's guest mode, Trio's tasks are
+    Trio's and the host's are asyncio's.
+
     Raises:
         EventLoopError: None runs, or one of a kind that is not supported.
     """
-    import asyncio
+    if (trio := sys.modules.get("trio")) and trio.lowlevel.in_trio_task():
+        from cmgmux._backends import _trio
 
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        raise EventLoopError(
-            "no asyncio event loop is running in this thread: "
-            "cmgmux works on asyncio, with or without uvloop"
-        ) from None
-    from cmgmux._backends._asyncio import backend_of
+        return _trio.backend_of(trio.lowlevel.current_trio_token())
+    if asyncio := sys.modules.get("asyncio"):
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            from cmgmux._backends import _asyncio
 
-    return backend_of(loop)
+            return _asyncio.backend_of(loop)
+    raise EventLoopError(
+        "no event loop is running in this thread: "
+        "cmgmux works on asyncio, with or without uvloop, and on Trio"
+    )

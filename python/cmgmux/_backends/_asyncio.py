@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, ref
 
 from cmgmux import _logging
 from cmgmux._native import LogRecord, Port
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from cmgmux._backends import Event
     from cmgmux._native import ServiceEvent
 
-_backends: dict[asyncio.AbstractEventLoop, AsyncioBackend] = {}
-"""The backends that have services."""
+_backends: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncioBackend] = WeakKeyDictionary()
+"""The backends that have services. A loop that is closed and forgotten takes its own with it."""
 
 
 def backend_of(loop: asyncio.AbstractEventLoop) -> AsyncioBackend:
@@ -27,10 +28,12 @@ def backend_of(loop: asyncio.AbstractEventLoop) -> AsyncioBackend:
 class AsyncioBackend:
     """One port, watched by one loop for as long as a service of the loop lives."""
 
+    cancelled = asyncio.CancelledError
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Watch a new port with `loop`, which is the running one."""
         self.port = Port()
-        self._loop = loop
+        self._loop = ref(loop)
         self._callbacks: dict[int, Callable[[ServiceEvent], None]] = {}
         _logging.follow_python_level()
         try:
@@ -44,13 +47,15 @@ class AsyncioBackend:
     def subscribe(self, service: int, callback: Callable[[ServiceEvent], None]) -> None:
         """Call `callback` with each event of `service`."""
         self._callbacks[service] = callback
-        _backends[self._loop] = self
+        if loop := self._loop():
+            _backends[loop] = self
 
     def unsubscribe(self, service: int) -> None:
         """Forget `service`; with the last one, stop watching and let the port go."""
         if self._callbacks.pop(service, None) and not self._callbacks:
-            del _backends[self._loop]
-            self._loop.remove_reader(self.port.fileno())
+            if loop := self._loop():
+                _backends.pop(loop, None)
+                loop.remove_reader(self.port.fileno())
             for item in self.port.drain():
                 if isinstance(item, LogRecord):
                     _logging.emit(item)
@@ -69,6 +74,21 @@ class AsyncioBackend:
         except TimeoutError:
             return event.is_set()
         return True
+
+    async def wait_shielded(self, event: Event, timeout_s: float) -> None:
+        """Wait until `event` is set, at most `timeout_s` seconds, whoever cancels."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        waiter = loop.create_task(self.wait(event, timeout_s))
+        cancelled = None
+        while not waiter.done() and (left_s := deadline - loop.time()) > 0:
+            try:
+                await asyncio.wait({waiter}, timeout=left_s)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        waiter.cancel()
+        if cancelled is not None:
+            raise cancelled
 
     def _pump(self) -> None:
         for item in self.port.drain():
