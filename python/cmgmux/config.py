@@ -11,7 +11,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,9 @@ from cmgmux import _native
 from cmgmux._toml_lines import Path as KeyPath
 from cmgmux._toml_lines import key_lines, line_of
 from cmgmux.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MIB: Final = 1 << 20
 
@@ -68,7 +71,8 @@ class Model(BaseModel):
 class FileModel(Model):
     """The settings of one file."""
 
-    _kind: ClassVar[str]
+    kind: ClassVar[str]
+    """Whose settings: ``gateway`` or ``connection-point``."""
     _source: Source | None = PrivateAttr(default=None)
 
     @classmethod
@@ -100,9 +104,17 @@ class FileModel(Model):
             ConfigError: A setting cannot be used, or a file that it names.
         """
         try:
-            _native.check_config(self._kind, self.to_native())
+            _native.check_config(self.kind, self.to_native())
         except ConfigError as error:
             raise self.error(error.key, error.reason) from None
+
+    def warnings(self) -> list[str]:
+        """Say what can be used and is unwise, each with file, line and key."""
+        return [str(self.error(key, reason)) for key, reason in self._unwise()]
+
+    def _unwise(self) -> Iterator[tuple[str, str]]:
+        """Give each setting that is unwise, and why."""
+        yield from ()
 
     def error(self, key: str, reason: str) -> ConfigError:
         """Build the error about the setting `key`, naming the file and line it came from."""
@@ -128,7 +140,7 @@ class Trusted(Model):
 class GatewayConfig(FileModel):
     """The settings of one gateway instance."""
 
-    _kind: ClassVar[str] = "gateway"
+    kind: ClassVar[str] = "gateway"
 
     index: Annotated[int, Field(ge=0, le=15)] = 0
     """Which instance of the gateway this is, 0 to 15."""
@@ -202,7 +214,7 @@ class Mapping(Model):
 class PointConfig(FileModel):
     """The settings of one connection point."""
 
-    _kind: ClassVar[str] = "connection-point"
+    kind: ClassVar[str] = "connection-point"
 
     site: str
     """The site that the point belongs to; must equal the one in its certificate."""
@@ -239,6 +251,15 @@ class PointConfig(FileModel):
         if self.serial is None and self._source is not None:
             settings["serial"] = int(self._source.path.stat().st_mtime)
         return json.dumps(settings)
+
+    def _unwise(self) -> Iterator[tuple[str, str]]:
+        for position, mapping in enumerate(self.mappings):
+            if mapping.authentication == "none":
+                yield (
+                    f"mappings[{position}].authentication",
+                    f'"none" lets whoever reaches the gateway use {mapping.external}; '
+                    'use "certificate" unless the role itself checks its clients',
+                )
 
 
 def load_any(path: str | Path) -> GatewayConfig | PointConfig:

@@ -55,18 +55,62 @@ def test_pki_refuses_names_that_cannot_be(
     assert not list(tmp_path.iterdir())
 
 
-def test_config_check_prints_the_resolved_settings(
+def test_config_show_prints_the_settings_in_force(
     gateway_file: Path, pki: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["config", "check", str(gateway_file)]) == 0
+    assert run(["config", "show", str(gateway_file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert 'listen = "0.0.0.0:443"' in lines
     assert f'trusted[0].ca = "{pki}/site-ca.pem"' in lines
-
-
-def test_config_check_prints_json(gateway_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["config", "check", str(gateway_file), "--json"]) == 0
+    assert run(["config", "show", str(gateway_file), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["idle_timeout_s"] == 75.0
+
+
+def test_config_check_says_that_nothing_is_wrong(
+    gateway_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["config", "check", str(gateway_file)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{gateway_file}: a gateway can start with it\n"
+    assert said.err == ""
+
+
+def test_config_check_warns_of_a_mapping_that_everybody_may_use(
+    tmp_path: Path, pki: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "point.toml"
+    file.write_text(
+        f'site = "NYC"\ncertificate = "{pki}/connection-point.pem"\n'
+        f'key = "{pki}/connection-point.key"\ngateway_ca = "{pki}/gateway-ca.pem"\n'
+        '[[instances]]\nindex = 0\naddress = "localhost:10140"\n'
+        '[[mappings]]\nexternal = "/open"\ninternal = "http://mp"\nauthentication = "none"\n'
+    )
+    assert run(["config", "check", str(file)]) == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"cmgmux: warning: {file}:11: mappings[0].authentication: ")
+    assert "/open" in warning
+    assert run(["config", "check", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], len(found["warnings"])) == ("connection-point", 1)
+
+
+@pytest.mark.parametrize("kind", ["gateway", "connection-point"])
+def test_config_schema_describes_each_setting(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["config", "schema", kind]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    tables = [schema, *schema["$defs"].values()]
+    settings = [setting for table in tables for setting in table["properties"].values()]
+    assert len(settings) > 10
+    assert all(setting["description"] for setting in settings)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(command in script for command in ("connection-point", "status", "config"))
 
 
 def test_config_check_names_the_file_line_and_key_of_a_bad_certificate(

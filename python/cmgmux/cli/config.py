@@ -1,14 +1,15 @@
-"""``cmgmux config check``."""
+"""``cmgmux config``."""
 
 from __future__ import annotations
 
 import json as json_module
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from cmgmux.config import load_any
+from cmgmux.config import GatewayConfig, PointConfig, load_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,20 +19,51 @@ config = App(name="config", help="Look at configuration files.")
 
 @config.command
 def check(file: Path, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Check FILE and the files that it names, and print the resolved settings.
+    """Check FILE and the files that it names, as a start would, and warn of what is unwise.
+
+    Exit status 2 for the first error; warnings leave it 0.
+
+    Args:
+        file: A gateway's or connection point's TOML file.
+        json: Print one JSON object instead of words.
+    """
+    settings = load_any(file)
+    settings.check()
+    warnings = settings.warnings()
+    if json:
+        found = {"file": str(file), "kind": settings.kind, "warnings": warnings}
+        print(json_module.dumps(found))
+        return
+    for warning in warnings:
+        print(f"cmgmux: warning: {warning}", file=sys.stderr)
+    print(f"{file}: a {settings.kind} can start with it")
+
+
+@config.command
+def show(file: Path, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Print every setting of FILE as it is in force: defaults filled in, paths resolved.
 
     Args:
         file: A gateway's or connection point's TOML file.
         json: Print one JSON object instead of one line a setting.
     """
-    settings = load_any(file)
-    settings.check()
-    resolved = settings.model_dump(mode="json")
+    resolved = load_any(file).model_dump(mode="json")
     if json:
         print(json_module.dumps(resolved))
         return
     for key, value in flat(resolved):
         print(f"{key} = {json_module.dumps(value, ensure_ascii=False)}")
+
+
+@config.command
+def schema(kind: Literal["gateway", "connection-point"], /) -> None:
+    """Print the JSON Schema of a configuration file, for editors and generators.
+
+    Args:
+        kind: Whose file.
+    """
+    model = GatewayConfig if kind == "gateway" else PointConfig
+    print(json_module.dumps(model.model_json_schema(), indent=2))
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def status(
-    where: Path, /, *, json: Annotated[bool, Parameter(negative="")] = False, timeout_s: float = 5.0
+    where: Path,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="")] = False,
+    timeout_s: float = 5.0,
+    watch: Annotated[float | None, Parameter(validator=Number(gte=0.1, lte=3_600))] = None,
 ) -> None:
     """Show counters and state of a running process.
 
@@ -28,14 +35,22 @@ def status(
         where: Its admin socket, or the configuration file that names it.
         json: Print the status as one line of JSON.
         timeout_s: How long it may take to answer.
+        watch: Show it again and again, with this pause in seconds, until Ctrl-C or its end.
     """
-    current = fetch_status(_socket(where), timeout_s=timeout_s)
-    if json:
-        print(json_module.dumps(current))
-        return
+    socket = _socket(where)
     console = Console(highlight=False)
-    for title, rows in sections(current):
-        console.print(_table(title, rows))
+    while True:
+        current = fetch_status(socket, timeout_s=timeout_s)
+        if json:
+            print(json_module.dumps(current), flush=True)
+        else:
+            if watch is not None and console.is_terminal:
+                console.clear()
+            for title, rows in sections(current):
+                console.print(_table(title, rows))
+        if watch is None:
+            return
+        time.sleep(watch)
 
 
 def sections(status: Mapping[str, Any], title: str = "") -> Iterator[tuple[str, Rows]]:

@@ -1,0 +1,34 @@
+"""Watching a running process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from tests.e2e.processes import Process, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.path import GatedPath
+
+
+def test_a_watched_status_is_said_again_and_again_until_interrupted(
+    path: GatedPath, tmp_path: Path
+) -> None:
+    configuration = path.folder / "gateway.toml"
+    command = [sys.executable, "-m", "cmgmux", "status", str(configuration)]
+    with Process("status", [*command, "--watch=0.1", "--json"], tmp_path) as status:
+        lines = wait_until(
+            "three looks",
+            lambda: said if len(said := status.output().splitlines()) >= 3 else None,
+            watched=[status],
+        )
+        assert all(json.loads(line)["state"] == "ready" for line in lines[:3])
+        uptimes = [json.loads(line)["uptime_s"] for line in lines[:3]]
+        assert uptimes == sorted(set(uptimes))
+        status.signal(signal.SIGINT)
+        assert status.wait() == 128 + signal.SIGINT
+        assert status.log() == ""
