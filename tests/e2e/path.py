@@ -174,22 +174,23 @@ class GatedPath:
             connection.sendall(text)
             return read_all(connection)
 
-    def swarm(self, path: str, *options: str) -> Swarm:
+    def swarm(self, path: str, *options: str, name: str = "swarm") -> Swarm:
         """Start clients that poll `path`."""
+        admin = self.folder / f"{name}.sock"
         swarm = Swarm(
-            "swarm",
+            name,
             [
                 "load",
                 f"--target={self.clients}",
                 f"--server-name={SERVER_NAME}",
                 f"--ca={self.pki / 'gateway-ca.pem'}",
                 f"--path={path}",
-                f"--admin-socket={self.folder / 'swarm.sock'}",
+                f"--admin-socket={admin}",
                 "--json",
                 *options,
             ],
             self.folder,
-            self.folder / "swarm.sock",
+            admin,
         )
         return self._stack.enter_context(swarm)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -136,6 +137,41 @@ def test_each_client_receives_its_own_notification(
         "failed": 0,
         "stopped": 0,
     }
+
+
+def test_five_thousand_are_notified_while_another_thousand_die(
+    path: GatedPath, role: SampleRole, pki: Path
+) -> None:
+    clients, others = 5_000, 1_000
+    swarm = path.swarm(
+        "/poll", f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)
+    )
+    swarm.wait_holding(clients)
+    before = occupied(path, role)
+    doomed = path.swarm(
+        "/poll",
+        f"--clients={others}",
+        f"--first-client={clients}",
+        "--connect-rate-per-s=1000",
+        *certificate(pki),
+        name="doomed",
+    )
+    doomed.wait_holding(others)
+    role.wait_for("all held", lambda status: status["held"] == clients + others)
+    doomed.kill()
+    role.wait_for("the others gone", lambda status: status["held"] == clients)
+    assert wait_settled(path, role) == before
+    address = role.status()["address"]
+    connection = http.client.HTTPConnection(address, timeout=DEADLINE_S)
+    with closing(connection):
+        for client in range(clients):
+            connection.request("POST", f"/push?client={client}", body=f"news for {client}")
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == http.client.ACCEPTED
+    assert swarm.wait() == 0
+    report = json.loads(swarm.output().splitlines()[-1])
+    assert (report["answered"], report["wrong"], report["failed"]) == (clients, 0, 0)
 
 
 def push(role: Service, client: int) -> int:
