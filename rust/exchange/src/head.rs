@@ -26,6 +26,13 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 /// The most field lines in a trailer section.
 pub const MAX_TRAILER_FIELDS: usize = 32;
 
+/// Whether a request with this method may be sent twice without harm: it is safe (RFC 9110, section
+/// 9.2.1; PROPFIND: RFC 4918, section 9.1).
+#[must_use]
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || method.as_str() == "PROPFIND"
+}
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RequestHead {

@@ -13,9 +13,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cmgmux_exchange::head::is_safe;
 use cmgmux_net::shard::Shard;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::oneshot;
@@ -190,10 +191,7 @@ impl Upstream {
 
 /// Whether a request may have its effect twice.
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    let method = request.method();
-    let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-        || method.as_str() == "PROPFIND";
-    is_safe && request.body().is_end_stream()
+    is_safe(request.method()) && request.body().is_end_stream()
 }
 
 /// The request once more; it has no body.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use cmgmux_exchange::head::{RequestHead, ResponseHead};
+use cmgmux_exchange::head::{RequestHead, ResponseHead, is_safe};
 use cmgmux_exchange::parts::{PartsError, Piece, Reader, Received, Writer};
 use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::{Channel, End, RecvStream, SendStream, StreamCode, StreamError};
@@ -238,10 +238,6 @@ impl Passage {
 
 fn reader(method: &Method, asks_to_switch: bool) -> Reader<ResponseHead> {
     if asks_to_switch { Reader::response_to_switch() } else { Reader::response(method) }
-}
-
-fn is_safe(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || method.as_str() == "PROPFIND"
 }
 
 fn bad(error: &PartsError) -> Box<Refusal> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cmgmux_net::{End, Incoming, StreamCode, StreamError};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::clients::{ends, exchange, get, read_answer};
 use crate::world::{answer, with_world};
@@ -161,13 +161,7 @@ fn an_answer_that_breaks_off_never_looks_complete() {
 #[test]
 fn a_client_that_leaves_ends_its_stream() {
     with_world(json!({}), |world| async move {
-        let (sender, mut streams) = mpsc::unbounded_channel();
-        world
-            .connect(move |stream| {
-                sender.send(stream).unwrap();
-                async {}
-            })
-            .await;
+        let mut streams = world.connect_and_hand_over().await;
         let mut client = world.client(None).await;
         client.write_all(get("/held").as_bytes()).await.unwrap();
         let mut stream = streams.recv().await.unwrap();
@@ -277,13 +271,7 @@ fn nobody_is_switched_who_did_not_ask() {
 #[test]
 fn a_client_that_leaves_after_a_switch_ends_its_stream() {
     with_world(json!({}), |world| async move {
-        let (sender, mut streams) = mpsc::unbounded_channel();
-        world
-            .connect(move |stream| {
-                sender.send(stream).unwrap();
-                async {}
-            })
-            .await;
+        let mut streams = world.connect_and_hand_over().await;
         let mut client = world.client(None).await;
         client.write_all(ASK.as_bytes()).await.unwrap();
         let mut stream = streams.recv().await.unwrap();

@@ -8,7 +8,7 @@ use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::world::{World, answer, with_world};
@@ -230,13 +230,7 @@ fn an_answer_that_breaks_off_never_looks_complete() {
 #[test]
 fn a_client_that_resets_or_leaves_ends_its_streams() {
     with_world(json!({}), |world| async move {
-        let (sender, mut streams) = mpsc::unbounded_channel();
-        world
-            .connect(move |stream| {
-                sender.send(stream).unwrap();
-                async {}
-            })
-            .await;
+        let mut streams = world.connect_and_hand_over().await;
         let mut client = connect(&world, None).await;
         let (response, mut send) = client.send_request(request("GET", "/held"), true).unwrap();
         let mut stream: Incoming = streams.recv().await.unwrap();

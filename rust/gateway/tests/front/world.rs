@@ -18,6 +18,7 @@ use cmgmux_net::{Channel, End, Hello, Incoming, Limits, Service, StreamKind, gre
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -107,6 +108,17 @@ impl World {
         A: Future<Output = ()> + 'static,
     {
         self.connect_as("cp1", answer).await
+    }
+
+    /// As [`connect`](Self::connect), and gives the exchanges to the test.
+    pub(crate) async fn connect_and_hand_over(&self) -> UnboundedReceiver<Incoming> {
+        let (sender, streams) = unbounded_channel();
+        self.connect(move |stream| {
+            sender.send(stream).unwrap();
+            async {}
+        })
+        .await;
+        streams
     }
 
     /// As [`connect`](Self::connect), for the connection point of this name: `cp1` or `cp2`.
