@@ -83,6 +83,23 @@ def wait_settled(path: GatedPath, role: SampleRole) -> dict[str, Any]:
     return wait_until("nothing on its way", look, details=lambda: json.dumps(seen, indent=1))
 
 
+def wait_until_as(before: dict[str, Any], path: GatedPath, role: SampleRole) -> None:
+    """Wait until nothing more is occupied anywhere than was `before`."""
+    now: dict[str, Any] = {}
+
+    def is_as_before() -> bool | None:
+        now.clear()
+        now.update(occupied(path, role))
+        return now == before or None
+
+    wait_until(
+        "everything is as before",
+        is_as_before,
+        watched=[path.gateway, path.point, role],
+        details=lambda: json.dumps({"before": before, "now": now}, indent=1),
+    )
+
+
 def test_a_thousand_held_polls_share_a_channel_a_shard_and_leave_nothing_behind(
     path: GatedPath, role: SampleRole, pki: Path
 ) -> None:
@@ -103,19 +120,7 @@ def test_a_thousand_held_polls_share_a_channel_a_shard_and_leave_nothing_behind(
         assert min(streams) > clients / SHARDS / 2, "spread over the shards"
 
     swarm.kill()
-    now: dict[str, Any] = {}
-
-    def at_baseline() -> bool | None:
-        now.clear()
-        now.update(occupied(path, role))
-        return now == baseline or None
-
-    wait_until(
-        "everything is at its baseline",
-        at_baseline,
-        watched=[path.gateway, path.point, role],
-        details=lambda: json.dumps({"baseline": baseline, "now": now}, indent=1),
-    )
+    wait_until_as(baseline, path, role)
 
 
 def test_each_client_receives_its_own_notification(
@@ -147,7 +152,7 @@ def test_five_thousand_are_notified_while_another_thousand_die(
         "/poll", f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)
     )
     swarm.wait_holding(clients)
-    before = occupied(path, role)
+    before = wait_settled(path, role)
     doomed = path.swarm(
         "/poll",
         f"--clients={others}",
@@ -159,8 +164,7 @@ def test_five_thousand_are_notified_while_another_thousand_die(
     doomed.wait_holding(others)
     role.wait_for("all held", lambda status: status["held"] == clients + others)
     doomed.kill()
-    role.wait_for("the others gone", lambda status: status["held"] == clients)
-    assert wait_settled(path, role) == before
+    wait_until_as(before, path, role)
     address = role.status()["address"]
     connection = http.client.HTTPConnection(address, timeout=DEADLINE_S)
     with closing(connection):

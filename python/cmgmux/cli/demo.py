@@ -131,12 +131,12 @@ class _Demo:
 
     def wait_for_interrupt(self) -> None:
         """Print what to try, and watch until Ctrl-C."""
-        print("\nrunning until Ctrl-C; try:", file=sys.stderr)
-        print(f"  {self._plan.curl_command(gateway=self._gateway)}", file=sys.stderr)
-        print(f"  {self._plan.push_command(role=self._role)}", file=sys.stderr)
-        socket = self._plan.admin_socket("gateway")
-        print(f"  {sys.argv[0]} status {socket}", file=sys.stderr)
         try:
+            print("\nrunning until Ctrl-C; try:", file=sys.stderr)
+            print(f"  {self._plan.curl_command(gateway=self._gateway)}", file=sys.stderr)
+            print(f"  {self._plan.push_command(role=self._role)}", file=sys.stderr)
+            socket = self._plan.admin_socket("gateway")
+            print(f"  {sys.argv[0]} status {socket}", file=sys.stderr)
             while True:
                 self._supervisor.check()
                 time.sleep(_LOOK_INTERVAL_S)
