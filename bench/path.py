@@ -41,6 +41,7 @@ _MOST_EXTRA_ROUNDS: Final = 3
 class Options:
     """How much to measure."""
 
+    http: str
     rounds: int
     duration_s: int
     memory_rounds: int
@@ -153,6 +154,7 @@ class _Bench:
                         h2load,
                         side,
                         self._fast_role,
+                        http=self._options.http,
                         number=number,
                         duration_s=self._options.duration_s,
                         folder=self._setting.folder,
@@ -192,6 +194,9 @@ def _parse(arguments: Sequence[str]) -> Options:
         description="Measure the whole path side by side with nginx as a plain TLS proxy.",
     )
     parser.add_argument("--quick", action="store_true", help="few, short rounds, for a first look")
+    parser.add_argument(
+        "--http", choices=("h1", "h2"), default="h1", help="of throughput; default %(default)s"
+    )
     parser.add_argument("--rounds", type=_positive, help="of throughput on each side; default 5")
     parser.add_argument(
         "--duration-s", type=_positive, help="of each throughput measurement; default 4"
@@ -209,6 +214,7 @@ def _parse(arguments: Sequence[str]) -> Options:
     given = parser.parse_args(arguments)
     rounds, duration_s, memory_rounds, clients = (2, 2, 1, 400) if given.quick else (5, 4, 5, 2_000)
     return Options(
+        http=given.http,
         rounds=given.rounds or rounds,
         duration_s=given.duration_s or duration_s,
         memory_rounds=given.memory_rounds or memory_rounds,

@@ -56,9 +56,18 @@ class Throughput:
 
 
 def measure(
-    h2load: str, side: Side, role: Process, *, number: int, duration_s: int, folder: Path
+    h2load: str,
+    side: Side,
+    role: Process,
+    *,
+    http: str,
+    number: int,
+    duration_s: int,
+    folder: Path,
 ) -> Throughput:
     """Run h2load against a side for `duration_s` seconds after a warm-up of one.
+
+    `http` is ``h1`` or ``h2``; either way each connection has one request at a time.
 
     Raises:
         BenchError: A request failed, or h2load did.
@@ -67,7 +76,7 @@ def measure(
     log.unlink(missing_ok=True)  # h2load would add to it
     command = [
         h2load,
-        "--h1",
+        *(["--h1"] if http == "h1" else ["--max-concurrent-streams=1"]),
         f"--clients={CONNECTIONS}",
         "--threads=1",
         f"--duration={duration_s}",

@@ -61,7 +61,7 @@ _PROXY: Final = """\
         keepalive_requests {many};
     }}
     server {{
-        listen {address} ssl reuseport;
+        listen {address} ssl http2 reuseport;
         ssl_protocols TLSv1.3;
         ssl_certificate {pki}/gateway.pem;
         ssl_certificate_key {pki}/gateway.key;
