@@ -15,7 +15,6 @@ pub(crate) struct Counters {
     pub(crate) mappings: Vec<Arc<Exchanges>>,
     /// All exchanges, those without a mapping among them.
     pub(crate) exchanges: Arc<Exchanges>,
-    pub(crate) request_bytes: Count,
     pub(crate) response_bytes: Count,
     /// Exchanges whose client left before the end.
     pub(crate) abandoned: Count,
@@ -31,7 +30,6 @@ impl Counters {
         Self {
             mappings: (0..mappings).map(|_| Arc::default()).collect(),
             exchanges: Arc::default(),
-            request_bytes: Count::default(),
             response_bytes: Count::default(),
             abandoned: Count::default(),
             broken: Count::default(),
@@ -52,7 +50,7 @@ impl Counters {
             "total": self.exchanges.total.load(),
             "abandoned": self.abandoned.load(),
             "broken": self.broken.load(),
-            "request_bytes": self.request_bytes.load(),
+            "request_bytes": self.upstream.request_bytes.load(),
             "response_bytes": self.response_bytes.load(),
         })
     }
@@ -82,6 +80,8 @@ pub(crate) struct UpstreamCounters {
     pub(crate) connections: Count,
     pub(crate) connects: Count,
     pub(crate) connect_failures: Count,
+    /// Bytes of request bodies, and of what clients say after a switch of protocols.
+    pub(crate) request_bytes: Count,
 }
 
 impl UpstreamCounters {
@@ -140,6 +140,10 @@ impl OpenConnection {
         counters.connections.add(1);
         counters.connects.add(1);
         Self(Arc::clone(counters))
+    }
+
+    pub(crate) fn counters(&self) -> &UpstreamCounters {
+        &self.0
     }
 }
 

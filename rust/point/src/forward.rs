@@ -1,7 +1,7 @@
 //! One exchange, from its stream to the role and back.
 //!
-//! Nothing is held beyond what is on its way: the body of the request is pulled by the connection to
-//! the role, which grants the gateway credit; the answer is read from the role only while the stream
+//! Nothing is held beyond what is on its way: the body of the request is taken from the stream, which
+//! grants the gateway credit, once the role takes it; the answer is read from the role only while the stream
 //! takes more. Whoever leaves ends the exchange at once: if the client does, the connection to the
 //! role closes; if the role does, the stream is reset, so that a broken answer never looks whole.
 //!
@@ -61,7 +61,7 @@ impl Forwarder {
         for ((route, tls), exchanges) in mappings {
             let upstream = upstreams.of(route.authority(), tls.as_ref(), || {
                 let upstream = Arc::clone(&counters.upstream);
-                Upstream::new(shard.clone(), route.authority().clone(), tls.clone(), upstream)
+                Upstream::new(route.authority().clone(), tls.clone(), upstream)
             });
             let destination = Destination { upstream, exchanges: Arc::clone(exchanges) };
             routes.push((route.clone(), destination));
@@ -138,8 +138,11 @@ impl Forwarder {
             }
         };
         let method = head.method.clone();
-        match admit::admit(&self.table, head, is_complete) {
-            Ok(admitted) => Some(Box::new(Passage::new(admitted, method, send, parts))),
+        match admit::admit(&self.table, head) {
+            Ok(admitted) => {
+                let rest = (!is_complete).then_some(parts);
+                Some(Box::new(Passage::new(admitted, send, rest)))
+            }
             Err(refusal) => {
                 if refusal.reason() == Reason::BodyTooLarge {
                     parts.stop(StreamCode(code::BODY_TOO_LARGE));

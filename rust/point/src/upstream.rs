@@ -1,30 +1,29 @@
 //! Connections to roles: HTTP/1.1, one exchange at a time, kept for the next one.
 //!
-//! Each shard has its own [`Upstream`] for each role, so nothing here is locked. A connection lives on
-//! a task of its own and as long as somebody owns its [`Connection`]: an exchange that is given up
-//! closes it at once.
+//! Each shard has its own [`Upstream`] for each role, so nothing here is locked. A connection has no
+//! task of its own: the exchange that uses it moves it, as a [`Call`], and closes it by dropping it.
 
+mod call;
 mod connect;
-mod request_body;
+mod connection;
+mod request;
+mod request_parts;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cmgmux_exchange::head::is_safe;
-use cmgmux_net::shard::Shard;
+use http::HeaderValue;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::SendRequest;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tracing::debug;
 
+pub(crate) use self::call::{Call, CallError, Switched};
 pub(crate) use self::connect::ConnectError;
-pub(crate) use self::request_body::{Failure, Outcome, Progress, RequestBody, RequestParts};
+use self::connection::Connection;
+pub(crate) use self::connection::Io;
+pub(crate) use self::request::Request;
+pub(crate) use self::request_parts::{Failure, RequestParts};
 use crate::counters::UpstreamCounters;
 use crate::plan::RoleTls;
 
@@ -36,45 +35,20 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The ports of URLs without one.
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
-/// What a connection may take to be ready again after an exchange; a role that has not read the
-/// request to its end by then does not get another one on the connection.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// One role as one shard sees it.
 pub(crate) struct Upstream {
     authority: Authority,
     tls: Option<RoleTls>,
     host_field: HeaderValue,
-    shard: Shard,
     counters: Arc<UpstreamCounters>,
     /// Most recently used last.
     idle: RefCell<Vec<Connection>>,
     is_closed: Cell<bool>,
 }
 
-/// A connection to a role. Dropping it closes it.
-pub(crate) struct Connection {
-    sender: SendRequest<RequestBody>,
-    /// Ends the connection's task when dropped.
-    _owner: oneshot::Sender<Infallible>,
-    idle_since: Instant,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AskError {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The exchange on the connection failed, which may be the fault of either end.
-    #[error(transparent)]
-    Exchange(#[from] hyper::Error),
-}
-
 impl Upstream {
     /// The role at `authority`; no connection is made yet.
     pub(crate) fn new(
-        shard: Shard,
         authority: Authority,
         tls: Option<RoleTls>,
         counters: Arc<UpstreamCounters>,
@@ -84,7 +58,6 @@ impl Upstream {
             authority,
             tls,
             host_field,
-            shard,
             counters,
             idle: RefCell::default(),
             is_closed: Cell::new(false),
@@ -105,52 +78,31 @@ impl Upstream {
         self.authority.port_u16().unwrap_or(default_port(self.tls.as_ref()))
     }
 
-    /// Sends a request, on an idle connection if there is one, and waits for the head of the answer.
-    ///
-    /// A role may close an idle connection at the moment of its use. The request is sent again then
-    /// if it was not sent at all, or if it is safe and has no body: once, on a new connection.
-    pub(crate) async fn ask(
-        &self,
-        mut request: Box<Request<RequestBody>>,
-    ) -> Result<(Connection, Box<Response<Incoming>>), AskError> {
-        while let Some(mut connection) = self.take_idle() {
-            let again = is_repeatable(&request).then(|| copy(&request));
-            let mut error = match connection.sender.try_send_request(*request).await {
-                Ok(response) => return Ok((connection, Box::new(response))),
-                Err(error) => error,
-            };
-            match (error.take_message(), again) {
-                (Some(unsent), _) => *request = unsent,
-                (None, Some(again)) if broke_off(error.error()) => {
-                    request = again;
-                    break;
-                }
-                (None, _) => return Err(error.into_error().into()),
-            }
+    /// Begins an exchange, on an idle connection if there is one. Nothing is sent yet.
+    pub(crate) async fn call(&self, request: Box<Request>) -> Result<Box<Call>, ConnectError> {
+        match self.take_idle() {
+            Some(connection) => Ok(Call::new(connection, request)),
+            None => self.call_anew(request).await,
         }
-        let mut connection = Box::pin(self.connect()).await?;
-        let response = connection.sender.send_request(*request).await?;
-        Ok((connection, Box::new(response)))
     }
 
-    /// Keeps a connection whose exchange is over, if it can serve another one.
-    pub(crate) async fn keep(&self, mut connection: Connection) {
-        if !matches!(timeout(READY_TIMEOUT, connection.sender.ready()).await, Ok(Ok(()))) {
-            return;
-        }
+    /// Begins an exchange on a new connection. Nothing is sent yet.
+    pub(crate) async fn call_anew(&self, request: Box<Request>) -> Result<Box<Call>, ConnectError> {
+        Ok(Call::new(Box::pin(self.connect()).await?, request))
+    }
+
+    /// Ends an exchange. Its connection is kept if it can serve another one, and closed if not.
+    pub(crate) fn end(&self, call: Box<Call>) {
         let mut idle = self.idle.borrow_mut();
         if !self.is_closed.get() && idle.len() < MAX_IDLE {
-            connection.idle_since = Instant::now();
-            idle.push(connection);
+            idle.extend(call.into_kept());
         }
     }
 
     /// Closes the connections that nobody has used for [`IDLE_TIMEOUT`], and forgets closed ones.
     pub(crate) fn close_unused(&self) {
-        let is_kept =
-            |idle: &Connection| idle.idle_since.elapsed() < IDLE_TIMEOUT && idle.sender.is_ready();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(is_kept);
+        idle.retain_mut(|idle| idle.is_fresh(IDLE_TIMEOUT) && idle.is_quiet());
         if idle.is_empty() {
             idle.shrink_to_fit();
         }
@@ -164,8 +116,8 @@ impl Upstream {
 
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(connection) = idle.pop() {
-            if connection.sender.is_ready() {
+        while let Some(mut connection) = idle.pop() {
+            if connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -174,38 +126,15 @@ impl Upstream {
 
     async fn connect(&self) -> Result<Connection, ConnectError> {
         let host = self.authority.host();
-        let connected = connect::connect(host, self.port(), self.tls.as_ref()).await;
-        let (sender, driver) = match connected {
-            Ok(connected) => connected,
+        match connect::connect(host, self.port(), self.tls.as_ref()).await {
+            Ok(io) => Ok(Connection::new(io, &self.counters)),
             Err(error) => {
                 self.counters.connect_failures.add(1);
                 debug!(role = %self.authority, %error, "cannot connect to the role");
-                return Err(error);
+                Err(error)
             }
-        };
-        let (owner, ownerless) = oneshot::channel();
-        self.shard.spawn(connect::Driven::new(driver, ownerless, &self.counters));
-        Ok(Connection { sender, _owner: owner, idle_since: Instant::now() })
+        }
     }
-}
-
-/// Whether a request may have its effect twice.
-fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    is_safe(request.method()) && request.body().is_end_stream()
-}
-
-/// The request once more; it has no body.
-fn copy(request: &Request<RequestBody>) -> Box<Request<RequestBody>> {
-    let mut copy = Box::new(Request::new(RequestBody::empty()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Whether the connection ended before the answer began, rather than in the middle of a bad one.
-fn broke_off(error: &hyper::Error) -> bool {
-    !error.is_parse() && !error.is_user()
 }
 
 fn default_port(tls: Option<&RoleTls>) -> u16 {

@@ -21,7 +21,7 @@ pub enum BodyEvent {
     End,
 }
 
-/// Reads one request body as its bytes come.
+/// Reads one body as its bytes come.
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
@@ -32,6 +32,7 @@ pub struct BodyReader {
 #[derive(Debug)]
 enum State {
     Exact { left: u64 },
+    UntilClose,
     Chunks(ChunkDecoder),
     Trailers(BlockScanner),
     Over,
@@ -51,6 +52,7 @@ impl BodyReader {
             BodyLength::Exact(0) => State::Over,
             BodyLength::Exact(left) => State::Exact { left },
             BodyLength::Chunked => State::Chunks(ChunkDecoder::new()),
+            BodyLength::UntilClose => State::UntilClose,
         };
         Ok(Self { state, room_bytes: max_bytes })
     }
@@ -70,6 +72,52 @@ impl BodyReader {
         event
     }
 
+    /// Takes the end of the body off the front of `input` if it is there, with no data and no
+    /// trailers before it; says whether the body is complete. Lets the last data and the end be
+    /// passed on as one.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_end(&mut self, input: &mut BytesMut) -> Result<bool, BodyError> {
+        if let State::Chunks(decoder) = &mut self.state {
+            let handled = decoder.handle(input);
+            let (used, next) = handled.inspect_err(|error| self.state = State::Failed(*error))?;
+            input.advance(used);
+            if next == Next::Trailers {
+                self.state = State::Trailers(BlockScanner::default());
+            }
+        }
+        if let State::Trailers(scanner) = &self.state
+            && scanner.in_first_line()
+            && input.starts_with(b"\r\n")
+        {
+            input.advance(2);
+            self.state = State::Over;
+        }
+        Ok(self.is_complete())
+    }
+
+    /// Notes that the connection has ended, behind all that was read.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError::Truncated`] if the body is not complete with that.
+    pub fn handle_end(&mut self) -> Result<(), BodyError> {
+        match self.state {
+            State::Over => Ok(()),
+            State::UntilClose => {
+                self.state = State::Over;
+                Ok(())
+            }
+            State::Failed(error) => Err(error),
+            _ => {
+                self.state = State::Failed(BodyError::Truncated);
+                Err(BodyError::Truncated)
+            }
+        }
+    }
+
     /// Whether the body is complete.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -86,6 +134,14 @@ impl BodyReader {
                 if *left == 0 {
                     self.state = State::Over;
                 }
+                return Ok((!data.is_empty()).then_some(BodyEvent::Data(data)));
+            }
+            State::UntilClose => {
+                let data = take(input, self.room_bytes);
+                if data.is_empty() && !input.is_empty() {
+                    return Err(BodyError::TooLarge);
+                }
+                self.room_bytes -= data.len() as u64;
                 return Ok((!data.is_empty()).then_some(BodyEvent::Data(data)));
             }
             State::Chunks(decoder) => {
@@ -138,7 +194,7 @@ fn take(input: &mut BytesMut, limit: u64) -> Bytes {
     input.split_to(limit.min(input.len())).freeze()
 }
 
-/// A request body that is refused.
+/// A body that is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -151,6 +207,9 @@ pub enum BodyError {
     /// Trailers that are malformed or too large.
     #[error("the trailers are malformed or too large")]
     Trailers,
+    /// The connection ended within the body.
+    #[error("the connection ended within the body")]
+    Truncated,
 }
 
 impl BodyError {
@@ -159,7 +218,7 @@ impl BodyError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::TooLarge => Reason::BodyTooLarge,
-            Self::Malformed(_) | Self::Trailers => Reason::BadBody,
+            Self::Malformed(_) | Self::Trailers | Self::Truncated => Reason::BadBody,
         }
     }
 }
@@ -221,6 +280,43 @@ mod tests {
             assert_eq!(read(length, MAX_BYTES, text), Ok(Some(expected)), "{text:?}");
         }
         assert_eq!(read(BodyLength::Exact(3), MAX_BYTES, "ab"), Ok(None));
+    }
+
+    #[test]
+    fn the_end_is_taken_only_if_nothing_is_before_it() {
+        let after_data = |rest: &str| {
+            let mut reader = BodyReader::new(BodyLength::Chunked, 9).expect("no length declared");
+            let mut input = BytesMut::from(format!("1\r\na{rest}").as_str());
+            assert!(matches!(reader.read(&mut input), Ok(Some(BodyEvent::Data(_)))));
+            reader.read_end(&mut input).map(|is_over| (is_over, input))
+        };
+        assert_eq!(after_data("\r\n0\r\n\r\nnext"), Ok((true, "next".into())));
+        assert_eq!(after_data("\r\n0\r\na: b\r\n\r\n"), Ok((false, "a: b\r\n\r\n".into())));
+        assert_eq!(after_data("\r\n1\r\nb"), Ok((false, "b".into())));
+        assert_eq!(after_data("\r\n0\r\n"), Ok((false, "".into())));
+        assert_eq!(after_data(""), Ok((false, "".into())));
+        assert!(after_data("x").is_err());
+        let mut exact = BodyReader::new(BodyLength::Exact(1), 9).expect("short enough");
+        assert_eq!(exact.read_end(&mut "a".into()), Ok(false));
+        exact.read(&mut "a".into()).expect("all of it");
+        assert_eq!(exact.read_end(&mut "".into()), Ok(true));
+    }
+
+    #[test]
+    fn only_a_body_without_a_length_may_end_with_the_connection() {
+        let mut reader = BodyReader::new(BodyLength::UntilClose, 4).expect("no length declared");
+        let mut input = BytesMut::from("abc");
+        assert_eq!(reader.read(&mut input), Ok(Some(BodyEvent::Data("abc".into()))));
+        assert_eq!(reader.read(&mut input), Ok(None));
+        assert!(!reader.is_complete());
+        assert_eq!(reader.handle_end(), Ok(()));
+        assert_eq!(reader.read(&mut input), Ok(Some(BodyEvent::End)));
+        for length in [BodyLength::Exact(4), BodyLength::Chunked] {
+            let mut reader = BodyReader::new(length, 4).expect("within the limit");
+            assert_eq!(reader.handle_end(), Err(BodyError::Truncated));
+            assert_eq!(reader.read(&mut BytesMut::from("abcd")), Err(BodyError::Truncated));
+        }
+        assert_eq!(read(BodyLength::UntilClose, 4, "abcde"), Err(BodyError::TooLarge));
     }
 
     #[test]

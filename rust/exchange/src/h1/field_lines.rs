@@ -1,4 +1,4 @@
-//! What the field lines of a request amount to: what is passed on, where the body ends, and what
+//! What the field lines of a head amount to: what is passed on, where the body ends, and what
 //! becomes of the connection.
 
 use bytes::Bytes;
@@ -10,45 +10,30 @@ use super::BodyLength;
 use crate::fields;
 use crate::head::{HeadError, field};
 
-/// What the field lines amount to.
-pub(crate) struct Fields {
-    pub(crate) kept: HeaderMap,
-    content_length: Option<u64>,
-    chunked: bool,
-    pub(crate) close: bool,
-    /// Whether `Connection` names fields that are kept so far.
-    names_fields: bool,
-    pub(crate) expects_continue: bool,
-    /// Whether `Connection` names `Upgrade`, and `Upgrade` WebSocket.
-    names_upgrade: bool,
-    names_websocket: bool,
+/// What the field lines say of the connection and of where the body ends.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    pub(super) content_length: Option<u64>,
+    pub(super) chunked: bool,
+    pub(super) options: ConnectionOptions,
+    /// Whether `Upgrade` names WebSocket.
+    pub(super) names_websocket: bool,
 }
 
-impl Fields {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            // Room for the fields that the gateway adds.
-            kept: HeaderMap::with_capacity(capacity + 4),
-            content_length: None,
-            chunked: false,
-            close: false,
-            names_fields: false,
-            expects_continue: false,
-            names_upgrade: false,
-            names_websocket: false,
-        }
-    }
-
-    pub(crate) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
+impl Framing {
+    /// Takes one field into account; says whether it goes further than this connection.
+    pub(super) fn add(
+        &mut self,
+        name: &HeaderName,
+        value: &HeaderValue,
+    ) -> Result<bool, HeadError> {
         match name.as_str() {
-            "host" if self.kept.contains_key(header::HOST) => {
-                return Err(HeadError::Host("the field Host is there more than once"));
-            }
             "content-length" => {
                 if self.content_length.is_some() {
                     return Err(HeadError::Framing("Content-Length is there more than once"));
                 }
-                self.content_length = Some(fields::parse_content_length(&value)?);
+                self.content_length = Some(fields::parse_content_length(value)?);
+                return Ok(true);
             }
             "transfer-encoding" => {
                 if self.chunked {
@@ -58,28 +43,28 @@ impl Fields {
                     return Err(HeadError::Framing("Transfer-Encoding is not chunked alone"));
                 }
                 self.chunked = true;
-                return Ok(());
             }
-            "connection" => return self.add_connection(&value),
-            "upgrade" => {
-                self.names_websocket |= fields::names_websocket(&value);
-                return Ok(());
-            }
-            "expect" => {
-                if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
-                    return Err(HeadError::Expectation);
-                }
-                self.expects_continue = true;
-                return Ok(());
-            }
-            _ if fields::is_hop_by_hop(&name) || fields::is_identity(&name) => return Ok(()),
-            _ => {}
+            "connection" => self.options.add(value)?,
+            "upgrade" => self.names_websocket |= fields::names_websocket(value),
+            _ => return Ok(!fields::is_hop_by_hop(name)),
         }
-        self.kept.append(name, value);
-        Ok(())
+        Ok(false)
     }
+}
 
-    fn add_connection(&mut self, value: &HeaderValue) -> Result<(), HeadError> {
+/// What the fields `Connection` of one head ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ConnectionOptions {
+    pub(super) close: bool,
+    /// Whether they name `Upgrade`.
+    pub(super) upgrade: bool,
+    /// Whether they name fields that are not hop-by-hop by themselves.
+    names_fields: bool,
+}
+
+impl ConnectionOptions {
+    /// Adds what one field `Connection` says.
+    fn add(&mut self, value: &HeaderValue) -> Result<(), HeadError> {
         for option in fields::connection_options(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -89,15 +74,17 @@ impl Fields {
                 if name == header::HOST || name == header::CONTENT_LENGTH {
                     return Err(HeadError::Framing("Connection names Host or Content-Length"));
                 }
-                self.names_upgrade |= name == header::UPGRADE;
+                self.upgrade |= name == header::UPGRADE;
                 self.names_fields |= !fields::is_hop_by_hop(&name);
             }
         }
         Ok(())
     }
 
-    pub(crate) fn remove_named_by_connection(
-        &mut self,
+    /// Removes from `kept` what the fields `Connection` among `lines` name.
+    pub(super) fn remove_named(
+        self,
+        kept: &mut HeaderMap,
         block: &Bytes,
         lines: &[Header<'_>],
     ) -> Result<(), HeadError> {
@@ -107,7 +94,46 @@ impl Fields {
         for line in lines.iter().filter(|line| line.name.eq_ignore_ascii_case("connection")) {
             let (_, value) = field(block, line)?;
             for name in fields::connection_options(&value).flat_map(HeaderName::from_bytes) {
-                self.kept.remove(name);
+                kept.remove(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the field lines of a request amount to.
+pub(crate) struct Fields {
+    pub(crate) kept: HeaderMap,
+    pub(super) framing: Framing,
+    pub(crate) expects_continue: bool,
+}
+
+impl Fields {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            // Room for the fields that the gateway adds.
+            kept: HeaderMap::with_capacity(capacity + 4),
+            framing: Framing::default(),
+            expects_continue: false,
+        }
+    }
+
+    pub(crate) fn add(&mut self, name: HeaderName, value: HeaderValue) -> Result<(), HeadError> {
+        match name.as_str() {
+            "host" if self.kept.contains_key(header::HOST) => {
+                return Err(HeadError::Host("the field Host is there more than once"));
+            }
+            "expect" => {
+                if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+                    return Err(HeadError::Expectation);
+                }
+                self.expects_continue = true;
+            }
+            _ if fields::is_identity(&name) => {}
+            _ => {
+                if self.framing.add(&name, &value)? {
+                    self.kept.append(name, value);
+                }
             }
         }
         Ok(())
@@ -133,13 +159,13 @@ impl Fields {
     /// is ignored, as RFC 9110, section 7.8, allows.
     pub(crate) fn keep_switch(&mut self, method: &Method, body: BodyLength) {
         let may_switch = *method == Method::GET && body == BodyLength::Empty;
-        if may_switch && self.names_upgrade && self.names_websocket {
+        if may_switch && self.framing.options.upgrade && self.framing.names_websocket {
             self.kept.insert(header::UPGRADE, fields::WEBSOCKET);
         }
     }
 
     pub(crate) fn body(&self) -> Result<BodyLength, HeadError> {
-        match (self.content_length, self.chunked) {
+        match (self.framing.content_length, self.framing.chunked) {
             (Some(_), true) => {
                 Err(HeadError::Framing("both Content-Length and Transfer-Encoding are there"))
             }

@@ -96,13 +96,13 @@ fn parse(block: &Bytes) -> Result<Request, HeadError> {
         fields.add(name, value)?;
     }
     fields.check_host(authority)?;
-    fields.remove_named_by_connection(block, request.headers)?;
+    fields.framing.options.remove_named(&mut fields.kept, block, request.headers)?;
     let body = fields.body()?;
     fields.keep_switch(&method, body);
     let has_body = !matches!(body, BodyLength::Empty | BodyLength::Exact(0));
     Ok(Request {
         body,
-        close: fields.close,
+        close: fields.framing.options.close,
         expects_continue: fields.expects_continue && has_body,
         head: RequestHead { method, target, fields: fields.kept },
     })

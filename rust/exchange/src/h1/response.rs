@@ -162,11 +162,19 @@ pub struct Frame {
     suffix: &'static [u8],
 }
 
+impl Default for Frame {
+    /// Nothing on either side.
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Frame {
     const MAX_PREFIX_BYTES: usize = 18;
-    const NONE: Self = Self { prefix: [0; 18], start: Self::MAX_PREFIX_BYTES, suffix: b"" };
+    pub(super) const NONE: Self =
+        Self { prefix: [0; 18], start: Self::MAX_PREFIX_BYTES, suffix: b"" };
 
-    fn chunk(bytes: usize) -> Self {
+    pub(super) fn chunk(bytes: usize) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut prefix = [0; Self::MAX_PREFIX_BYTES];
         let mut start = Self::MAX_PREFIX_BYTES - 2;

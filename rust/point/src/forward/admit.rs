@@ -1,20 +1,21 @@
 //! Whether and how a request goes to a role: the same questions that the gateway asked, asked again.
 
-use cmgmux_exchange::fields::{self, CMGMUX_IDENTITY, Identity, IdentityKind, WEBSOCKET};
+use cmgmux_exchange::fields::{self, CMGMUX_IDENTITY, Identity, IdentityKind};
 use cmgmux_exchange::head::RequestHead;
 use cmgmux_exchange::mapping::{Authentication, Entry, MappingTable};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 
 use super::Destination;
 
 /// A request that goes to a role.
 pub(super) struct Admitted {
     pub(super) destination: Destination,
-    /// As the role gets it, without the body.
-    pub(super) request: Request<()>,
-    /// No body follows the head.
-    pub(super) is_complete: bool,
+    pub(super) method: Method,
+    /// As the role gets it: a path with its query.
+    pub(super) target: Uri,
+    /// As the role gets them.
+    pub(super) fields: HeaderMap,
     /// The request asks to switch protocols: what follows the head is for afterwards.
     pub(super) asks_to_switch: bool,
     pub(super) declared_bytes: Option<u64>,
@@ -22,15 +23,13 @@ pub(super) struct Admitted {
     pub(super) response_timeout: Option<std::time::Duration>,
 }
 
-/// Checks a request head and brings it into the form for its role. `is_complete` says that no body
-/// follows.
+/// Checks a request head and brings it into the form for its role.
 ///
 /// `Host` becomes the role's own, so that virtual hosts work; the one that the client asked for is in
 /// `Forwarded`.
 pub(super) fn admit(
     table: &MappingTable<Destination>,
     head: RequestHead,
-    is_complete: bool,
 ) -> Result<Admitted, Refusal> {
     let refuse = Refusal::by_connection_point;
     let Some(Entry { route, value: destination }) = table.lookup(&head.target) else {
@@ -52,26 +51,16 @@ pub(super) fn admit(
         return Err(refuse(Reason::BodyTooLarge).with_details(details));
     }
     let asks_to_switch = head.asks_to_switch();
-    let uri = route.rewrite(&head.target).map_err(|error| internal(&error))?;
-    let mut request = Request::new(());
-    *request.method_mut() = head.method;
-    *request.uri_mut() = uri.into_parts().path_and_query.map(Uri::from).unwrap_or_default();
-    *request.headers_mut() = head.fields;
-    let fields = request.headers_mut();
-    fields::strip_hop_by_hop(fields);
+    let target = route.rewrite(&head.target).map_err(|error| internal(&error))?;
+    let mut fields = head.fields;
     // The gateway has met the expectation; the body follows in any case.
     fields.remove(header::EXPECT);
     fields.insert(header::HOST, destination.upstream.host_field().clone());
-    if asks_to_switch {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, WEBSOCKET);
-    } else if !is_complete && declared_bytes.is_none() {
-        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     Ok(Admitted {
         destination: destination.clone(),
-        request,
-        is_complete,
+        method: head.method,
+        target,
+        fields,
         asks_to_switch,
         declared_bytes,
         max_body_bytes,

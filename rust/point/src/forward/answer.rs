@@ -1,22 +1,22 @@
 //! The way back: a role's answer, or one of our own, onto the stream.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use cmgmux_exchange::code;
+use cmgmux_exchange::h1::{BodyLength, Response};
 use cmgmux_exchange::head::ResponseHead;
 use cmgmux_exchange::parts::{End, PartsError, Piece, Writer};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use cmgmux_exchange::{code, fields};
 use cmgmux_net::{SendStream, StreamCode};
-use http::{HeaderMap, Method, Response, header};
-use hyper::body::{Body, Frame, Incoming};
-use tokio::time::timeout;
+use http::{Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
 
 use super::passage::in_words;
+use super::tunnel;
 use crate::counters::Counters;
+use crate::upstream::{Call, CallError, Failure};
 
 /// Why an answer did not come to its end.
 pub(super) enum Broken {
@@ -28,69 +28,90 @@ pub(super) enum Broken {
     Role(StreamCode),
 }
 
+impl From<Interrupted> for Broken {
+    fn from(interrupted: Interrupted) -> Self {
+        match interrupted {
+            Interrupted::Left => Self::Left,
+            Interrupted::TooLate => Self::Role(StreamCode(code::TIMED_OUT)),
+        }
+    }
+}
+
+impl From<CallError> for Broken {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Request(Failure::Gone) => Self::Left,
+            CallError::Request(failure) => Self::Role(failure.code()),
+            _ => Self::Role(StreamCode(code::ROLE_BROKEN)),
+        }
+    }
+}
+
 impl From<PartsError> for Broken {
     fn from(error: PartsError) -> Self {
         Self::Role(StreamCode(error.code()))
     }
 }
 
-/// Passes a role's answer on, as fast as the stream takes it. `limit` is how long the role may stand
-/// still.
+/// How an answer came to its end.
+pub(super) enum Passed {
+    /// As answers do.
+    Whole(Box<Call>),
+    /// With the end of what followed a switch of protocols.
+    Switched,
+}
+
+/// Passes an interim answer on.
+pub(super) async fn pass_interim(send: &mut SendStream, head: &ResponseHead) -> Result<(), Broken> {
+    if head.status == StatusCode::CONTINUE {
+        // The gateway has met the client's expectation itself.
+        return Ok(());
+    }
+    let piece = Writer::response(&Method::GET).response_head(head, false);
+    say(send, piece.map_err(|error| bad_head(&error))?).await
+}
+
+/// Passes a role's answer on, from its final head, as fast as the stream takes it. `limit` is how
+/// long the role may stand still.
 pub(super) async fn pass(
     send: &mut SendStream,
     method: &Method,
-    response: Box<Response<Incoming>>,
+    mut call: Box<Call>,
+    response: Response,
     limit: Option<Duration>,
     counters: &Counters,
-) -> Result<(), Broken> {
-    let (mut writer, head, mut body) = begin(method, *response)?;
-    say(send, head).await?;
+) -> Result<Passed, Broken> {
+    let has_switched = response.head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let mut writer =
+        if has_switched { Writer::response_to_switch() } else { Writer::response(method) };
+    let has_body = !matches!(response.body, BodyLength::Empty | BodyLength::Exact(0));
+    let head = writer.response_head(&response.head, !has_body);
+    say(send, head.map_err(|error| bad_head(&error))?).await?;
+    if has_switched {
+        Box::pin(tunnel::run(send, writer, *call, counters)).await?;
+        return Ok(Passed::Switched);
+    }
     while !writer.is_over() {
         // The role is read only once there is room for what it says.
-        send.ready().await.map_err(|_| Broken::Left)?;
-        let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        let frame = match unless_broken(send, limit, next).await {
-            Ok(next) => next.transpose(),
-            Err(Interrupted::Broken) => return Err(Broken::Left),
-            Err(Interrupted::TooLate) => return Err(Broken::Role(StreamCode(code::TIMED_OUT))),
-        };
-        let frame = frame.map_err(|_| Broken::Role(StreamCode(code::ROLE_BROKEN)))?;
-        match frame.map(Frame::into_data) {
-            None => say(send, writer.data(Bytes::new(), End::Stream)?).await?,
-            Some(Ok(data)) if body.is_end_stream() => {
-                counters.response_bytes.add(data.len() as u64);
-                say(send, writer.data(data, End::Stream)?).await?;
-            }
-            Some(Ok(data)) if data.is_empty() => {}
-            Some(Ok(data)) => {
-                counters.response_bytes.add(data.len() as u64);
-                say(send, writer.data(data, End::None)?).await?;
-            }
-            Some(Err(frame)) => {
-                let trailers = allowed(frame.into_trailers().unwrap_or_default());
-                say(send, writer.data(Bytes::new(), End::Part)?).await?;
+        room(send, &mut call).await?;
+        let part = wait(send, &mut call, limit, Call::poll_part).await??;
+        counters.response_bytes.add(part.data.len() as u64);
+        match part.trailers {
+            Some(trailers) => {
+                say(send, writer.data(part.data, End::Part)?).await?;
                 say(send, writer.trailers(&trailers)?).await?;
+            }
+            None => {
+                let end = if part.is_last { End::Stream } else { End::None };
+                say(send, writer.data(part.data, end)?).await?;
             }
         }
     }
-    Ok(())
-}
-
-/// The head of an answer as it is sent, the rest of the answer, and what writes it.
-fn begin(
-    method: &Method,
-    response: Response<Incoming>,
-) -> Result<(Writer, Piece, Incoming), Broken> {
-    let (head, body) = response.into_parts();
-    let head = ResponseHead { status: head.status, fields: end_to_end(head.headers) };
-    let mut writer = Writer::response(method);
-    let piece =
-        writer.response_head(&head, body.is_end_stream()).map_err(|error| bad_head(&error))?;
-    Ok((writer, piece, body))
+    Ok(Passed::Whole(call))
 }
 
 /// The head of a role's answer cannot be passed on.
-pub(super) fn bad_head(error: &PartsError) -> Broken {
+fn bad_head(error: &PartsError) -> Broken {
     let refusal = Refusal::by_connection_point(Reason::RoleBadAnswer);
     Broken::BadHead(Box::new(refusal.with_details(in_words(error))))
 }
@@ -116,76 +137,52 @@ pub(super) async fn say(send: &mut SendStream, piece: Piece) -> Result<(), Broke
     send.send(piece.data, piece.end).map_err(|_| Broken::Left)
 }
 
-/// Waits for `wanted`, for `limit` at the most, and only for as long as the peer takes more.
-pub(super) async fn unless_broken<T>(
+/// Waits until the stream takes more; the request moves on meanwhile.
+async fn room(send: &mut SendStream, call: &mut Call) -> Result<(), Broken> {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        let ready = send.poll_ready(cx).map_err(|_| Broken::Left);
+        if ready.is_pending() {
+            has_waited = true;
+            call.poll_request(cx);
+        }
+        ready
+    })
+    .await?;
+    if has_waited {
+        call.excuse_role();
+    }
+    Ok(())
+}
+
+/// Waits for what `poll` gives, for as long as the peer takes more and the role is not silent for
+/// longer than `limit`. Time in which the client's data are missing does not count.
+pub(super) async fn wait<T>(
     send: &mut SendStream,
+    call: &mut Call,
     limit: Option<Duration>,
-    wanted: impl Future<Output = T>,
+    mut poll: impl FnMut(&mut Call, &mut Context<'_>) -> Poll<T>,
 ) -> Result<T, Interrupted> {
-    let mut wanted = pin!(wanted);
-    let either = poll_fn(|cx| match send.poll_broken(cx) {
-        Poll::Ready(_) => Poll::Ready(Err(Interrupted::Broken)),
-        Poll::Pending => wanted.as_mut().poll(cx).map(Ok),
-    });
-    match limit {
-        Some(limit) => timeout(limit, either).await.unwrap_or(Err(Interrupted::TooLate)),
-        None => either.await,
+    loop {
+        let due = limit.map(|limit| call.role_is_due_since() + limit);
+        let either = poll_fn(|cx| match send.poll_broken(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(Interrupted::Left)),
+            Poll::Pending => poll(call, cx).map(Ok),
+        });
+        let Some(due) = due else {
+            return either.await;
+        };
+        if let Ok(done) = timeout_at(due, either).await {
+            return done;
+        }
+        if limit.is_some_and(|limit| call.role_is_due_since() + limit <= Instant::now()) {
+            return Err(Interrupted::TooLate);
+        }
     }
 }
 
 /// Why a wait ended without what was waited for.
 pub(super) enum Interrupted {
-    Broken,
+    Left,
     TooLate,
-}
-
-/// The fields of an answer that go further than the connection to the role.
-pub(super) fn end_to_end(mut fields: HeaderMap) -> HeaderMap {
-    if fields.contains_key(header::TRANSFER_ENCODING) {
-        // The chunks decide how long the body is, not what else it was said to be.
-        fields.remove(header::CONTENT_LENGTH);
-    }
-    fields::strip_hop_by_hop(&mut fields);
-    fields
-}
-
-/// The trailers that may travel.
-fn allowed(trailers: HeaderMap) -> HeaderMap {
-    let mut allowed = HeaderMap::with_capacity(trailers.len());
-    let mut name = None;
-    for (next, value) in trailers {
-        name = next.or(name);
-        if let Some(name) = name.as_ref().filter(|name| fields::may_be_trailer(name)) {
-            allowed.append(name, value);
-        }
-    }
-    allowed
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn chunks_decide_the_length_of_an_answer() {
-        let mut fields = HeaderMap::new();
-        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from_static("5"));
-        fields.insert(header::ETAG, HeaderValue::from_static("\"x\""));
-        let passed = end_to_end(fields);
-        assert_eq!(passed.keys().collect::<Vec<_>>(), [header::ETAG]);
-    }
-
-    #[test]
-    fn trailers_that_must_not_travel_are_left_out() {
-        let mut trailers = HeaderMap::new();
-        trailers.append("digest", HeaderValue::from_static("1"));
-        trailers.append("digest", HeaderValue::from_static("2"));
-        trailers.append("set-cookie", HeaderValue::from_static("3"));
-        let passed = allowed(trailers);
-        assert_eq!(passed.len(), 2);
-        assert_eq!(passed.get_all("digest").iter().count(), 2);
-    }
 }

@@ -1,32 +1,25 @@
 //! An admitted exchange: the request to its role, the answer back.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::time::Duration;
 
+use cmgmux_exchange::h1::Response;
 use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::SendStream;
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use http::{Method, StatusCode};
 use tracing::debug;
 
 use super::Forwarder;
 use super::admit::Admitted;
-use super::answer::{self, Broken};
-use super::tunnel;
+use super::answer::{self, Broken, Interrupted, Passed, wait};
 use crate::counters::OpenExchange;
-use crate::upstream::{
-    AskError, ConnectError, Connection, Failure, Outcome, Progress, RequestBody, RequestParts,
-    Upstream,
-};
+use crate::upstream::{Call, CallError, ConnectError, Failure, Request, RequestParts, Upstream};
 
 /// A request that is on its way, and who waits for the answer.
 pub(super) struct Passage {
     send: SendStream,
-    request: Box<Request<RequestBody>>,
-    /// What follows the head, if that is for after a switch of protocols.
-    switch: Option<Box<RequestParts>>,
+    request: Box<Request>,
     terms: Terms,
 }
 
@@ -34,95 +27,120 @@ pub(super) struct Passage {
 struct Terms {
     upstream: Rc<Upstream>,
     method: Method,
-    progress: Rc<Progress>,
     /// How long the role may be silent; as long as it likes if the mapping holds requests.
     limit: Option<Duration>,
     _open: OpenExchange,
 }
 
-/// The head of an answer, on the connection that its body comes from.
-type Answered = (Connection, Box<Response<Incoming>>);
+/// The exchange with the role, and the final head of its answer.
+type Answered = (Box<Call>, Box<Response>);
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The client left, or the channel was lost.
+    Left,
+    /// The client gets this instead.
+    Refusal(Box<Refusal>),
+}
+
+impl From<Broken> for Unanswered {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::BadHead(refusal) => Self::Refusal(refusal),
+            Broken::Left | Broken::Role(_) => Self::Left,
+        }
+    }
+}
+
+impl From<Refusal> for Unanswered {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(Box::new(refusal))
+    }
+}
 
 impl Passage {
-    /// The exchange of an admitted request; `parts` is what follows its head, if anything does.
-    pub(super) fn new(
-        admitted: Admitted,
-        method: Method,
-        send: SendStream,
-        parts: RequestParts,
-    ) -> Self {
-        let complete = || (Rc::new(Progress::new(Outcome::Complete)), RequestBody::empty());
-        let mut switch = None;
-        let (progress, body) = if admitted.is_complete {
-            complete()
-        } else if admitted.asks_to_switch {
-            switch = Some(Box::new(parts));
-            complete()
-        } else {
-            let progress = Rc::new(Progress::new(Outcome::Open));
-            let body = RequestBody::new(
-                parts,
-                Rc::clone(&progress),
-                admitted.declared_bytes,
-                admitted.max_body_bytes,
-            );
-            (progress, body)
-        };
+    /// The exchange of an admitted request; `rest` is what follows its head, if anything does.
+    pub(super) fn new(admitted: Admitted, send: SendStream, rest: Option<RequestParts>) -> Self {
         let terms = Terms {
             _open: OpenExchange::of(&admitted.destination.exchanges),
             upstream: admitted.destination.upstream,
-            method,
-            progress,
+            method: admitted.method.clone(),
             limit: admitted.response_timeout,
         };
-        Self { send, request: Box::new(admitted.request.map(|()| body)), switch, terms }
+        let request = Request::new(
+            admitted.method,
+            admitted.target.path_and_query().map_or("/", |target| target.as_str()),
+            &admitted.fields,
+            admitted.asks_to_switch,
+            rest,
+            admitted.declared_bytes,
+            admitted.max_body_bytes,
+        );
+        Self { send, request: Box::new(request), terms }
     }
 
     /// Serves the exchange to its end.
     pub(super) async fn run(self: Box<Self>, forwarder: &Forwarder) {
-        let Self { mut send, request, switch, terms } = *self;
-        let asked = tokio::select! {
-            biased;
-            _ = poll_fn(|cx| send.poll_broken(cx)) => None,
-            answered = terms.ask(request) => Some(answered),
-        };
-        match asked {
-            None => forwarder.counters.abandoned.add(1),
-            Some(Ok(answered)) => terms.answer(forwarder, send, answered, switch).await,
-            Some(Err(refusal)) => terms.give_up(forwarder, send, *refusal).await,
+        let Self { mut send, request, terms } = *self;
+        match terms.ask(&mut send, request).await {
+            // Boxed, so that a held request need not have room for it.
+            Ok(answered) => Box::pin(terms.answer(forwarder, send, answered)).await,
+            Err(Unanswered::Left) => forwarder.counters.abandoned.add(1),
+            Err(Unanswered::Refusal(refusal)) => {
+                forwarder.refuse(send, &terms.method, *refusal).await;
+            }
         }
-        forwarder.counters.request_bytes.add(terms.progress.bytes());
     }
 }
 
 impl Terms {
-    /// The head of the answer, or why there is none.
-    async fn ask(&self, request: Box<Request<RequestBody>>) -> Result<Answered, Box<Refusal>> {
-        let answered = tokio::select! {
-            answered = self.upstream.ask(request) => answered,
-            limit = self.role_is_silent() => {
-                let authority = self.upstream.authority();
-                let details = format!("no answer of {authority} within {} s", limit.as_secs_f64());
-                let refusal = Refusal::by_connection_point(Reason::RoleSilent);
-                return Err(Box::new(refusal.with_details(details)));
-            }
-        };
-        answered.map_err(|error| Box::new(self.refusal_of(&error)))
+    /// Waits for the final head of the answer; interim ones are passed on.
+    async fn ask(
+        &self,
+        send: &mut SendStream,
+        request: Box<Request>,
+    ) -> Result<Answered, Unanswered> {
+        let mut call = self.connected(send, self.upstream.call(request)).await?;
+        loop {
+            let error = match wait(send, &mut call, self.limit, Call::poll_head).await {
+                Ok(Ok(response)) if is_interim(response.head.status) => {
+                    answer::pass_interim(send, &response.head).await?;
+                    continue;
+                }
+                Ok(Ok(response)) => return Ok((call, Box::new(response))),
+                Ok(Err(error)) => error,
+                Err(Interrupted::Left) => return Err(Unanswered::Left),
+                Err(Interrupted::TooLate) => return Err(self.silence().into()),
+            };
+            let Some(request) = call.into_again(&error) else {
+                return Err(self.unanswered(error));
+            };
+            call = self.connected(send, self.upstream.call_anew(request)).await?;
+        }
     }
 
-    /// Ends once the role has neither taken anything nor answered for its time, which it tells. Time
-    /// in which the client's data are missing does not count.
-    async fn role_is_silent(&self) -> Duration {
-        let Some(limit) = self.limit else {
-            return std::future::pending().await;
+    /// Waits for a connection, for as long as the client waits.
+    async fn connected(
+        &self,
+        send: &mut SendStream,
+        connecting: impl Future<Output = Result<Box<Call>, ConnectError>>,
+    ) -> Result<Box<Call>, Unanswered> {
+        let connected = tokio::select! {
+            biased;
+            _ = poll_fn(|cx| send.poll_broken(cx)) => return Err(Unanswered::Left),
+            connected = connecting => connected,
         };
-        loop {
-            let due = self.progress.role_is_due_since() + limit;
-            if due <= Instant::now() {
-                return limit;
-            }
-            sleep_until(due).await;
-        }
+        connected.map_err(|error| {
+            let reason = match error {
+                ConnectError::Unresolved { .. } => Reason::RoleUnresolved,
+                ConnectError::Refused { .. } => Reason::RoleRefused,
+                ConnectError::Timeout { .. } => Reason::RoleConnectTimeout,
+                ConnectError::Untrusted { .. } => Reason::RoleUntrusted,
+                ConnectError::Tls { .. } => Reason::RoleTlsFailed,
+                ConnectError::Unreachable { .. } => Reason::RoleUnreachable,
+            };
+            Refusal::by_connection_point(reason).with_details(error.to_string()).into()
+        })
     }
 
     /// Passes the answer on. The connection is kept for others if both ends were heard out; if not,
@@ -131,35 +149,17 @@ impl Terms {
         &self,
         forwarder: &Forwarder,
         mut send: SendStream,
-        answered: Answered,
-        switch: Option<Box<RequestParts>>,
+        (call, response): Answered,
     ) {
         let counters = &forwarder.counters;
-        let (connection, response) = answered;
-        let switch = switch.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
-        let has_switched = switch.is_some();
-        let passed = match switch {
-            Some(parts) => Box::pin(tunnel::run(&mut send, *parts, *response, counters)).await,
-            None => answer::pass(&mut send, &self.method, response, self.limit, counters).await,
-        };
-        match passed {
-            Ok(()) if has_switched => {}
-            Ok(()) if self.progress.outcome() == Outcome::Complete => {
-                drop(send);
-                self.upstream.keep(connection).await;
-            }
-            Ok(()) => {}
+        match answer::pass(&mut send, &self.method, call, *response, self.limit, counters).await {
+            Ok(Passed::Whole(call)) => self.upstream.end(call),
+            Ok(Passed::Switched) => {}
             Err(Broken::Left) => counters.abandoned.add(1),
             Err(Broken::BadHead(refusal)) => {
-                drop(connection);
                 forwarder.refuse(send, &self.method, *refusal).await;
             }
             Err(Broken::Role(code)) => {
-                let failure = self.progress.take_failure();
-                if failure == Some(Failure::Gone) {
-                    return counters.abandoned.add(1);
-                }
-                let code = failure.map_or(code, |failure| failure.code());
                 counters.broken.add(1);
                 debug!(role = %self.upstream.authority(), %code, "an answer broke off");
                 send.reset(code);
@@ -167,40 +167,34 @@ impl Terms {
         }
     }
 
-    /// Answers with `refusal`, unless the request itself is at fault for the lack of an answer.
-    async fn give_up(&self, forwarder: &Forwarder, send: SendStream, refusal: Refusal) {
-        let refusal = match self.progress.take_failure() {
-            None => refusal,
-            Some(Failure::Gone) => return forwarder.counters.abandoned.add(1),
-            Some(failure @ Failure::TooLarge { .. }) => {
-                Refusal::by_connection_point(Reason::BodyTooLarge).with_details(failure.to_string())
-            }
-            Some(failure @ Failure::Malformed(_)) => {
-                Refusal::by_connection_point(Reason::BadBody).with_details(failure.to_string())
-            }
+    /// What the client gets for this error: nothing if it left, else a refusal.
+    fn unanswered(&self, error: CallError) -> Unanswered {
+        let authority = self.upstream.authority();
+        let reason = match &error {
+            CallError::Request(Failure::Gone) => return Unanswered::Left,
+            CallError::Request(Failure::TooLarge { .. }) => Reason::BodyTooLarge,
+            CallError::Request(Failure::Malformed(_)) => Reason::BadBody,
+            CallError::Head(_) | CallError::Body(_) => Reason::RoleBadAnswer,
+            CallError::Broke(_) | CallError::Closed => Reason::RoleBrokeOff,
         };
-        forwarder.refuse(send, &self.method, refusal).await;
+        let details = match &error {
+            CallError::Request(failure) => failure.to_string(),
+            _ => format!("{authority}: {}", in_words(&error)),
+        };
+        Refusal::by_connection_point(reason).with_details(details).into()
     }
 
-    fn refusal_of(&self, error: &AskError) -> Refusal {
-        let reason = match error {
-            AskError::Connect(ConnectError::Unresolved { .. }) => Reason::RoleUnresolved,
-            AskError::Connect(ConnectError::Refused { .. }) => Reason::RoleRefused,
-            AskError::Connect(ConnectError::Timeout { .. }) => Reason::RoleConnectTimeout,
-            AskError::Connect(ConnectError::Untrusted { .. }) => Reason::RoleUntrusted,
-            AskError::Connect(ConnectError::Tls { .. }) => Reason::RoleTlsFailed,
-            AskError::Connect(ConnectError::Unreachable { .. }) => Reason::RoleUnreachable,
-            AskError::Exchange(error) if error.is_parse() => Reason::RoleBadAnswer,
-            AskError::Exchange(_) => Reason::RoleBrokeOff,
-        };
-        let details = match error {
-            AskError::Connect(error) => error.to_string(),
-            AskError::Exchange(error) => {
-                format!("{}: {}", self.upstream.authority(), in_words(error))
-            }
-        };
-        Refusal::by_connection_point(reason).with_details(details)
+    /// The role has neither taken anything nor answered for its time.
+    fn silence(&self) -> Refusal {
+        let authority = self.upstream.authority();
+        let limit_s = self.limit.unwrap_or_default().as_secs_f64();
+        let details = format!("no answer of {authority} within {limit_s} s");
+        Refusal::by_connection_point(Reason::RoleSilent).with_details(details)
     }
+}
+
+fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// An error and its causes.

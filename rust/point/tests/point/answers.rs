@@ -1,6 +1,7 @@
 //! What a client gets.
 
 use cmgmux_exchange::code;
+use cmgmux_exchange::parts::Event;
 use cmgmux_net::{End, StreamCode, StreamError};
 use tokio::io::AsyncWriteExt;
 
@@ -9,32 +10,84 @@ use crate::stage::with_stage;
 #[test]
 fn answers_without_a_body_end_with_their_head() {
     with_stage("bodiless", async |stage| {
+        let mut kept = None;
         for (method, text, status, length) in [
             ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", 200, "9"),
             ("GET", "HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
             ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", 304, "9"),
             ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "0"),
-            (
-                "GET",
-                "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-                200,
-                "0",
-            ),
         ] {
             let mut exchange = stage.link.open(method, "/mp/x", End::Stream);
-            let (mut connection, _) = stage.role.request().await;
+            let mut connection = match kept.take() {
+                Some(connection) => connection,
+                None => stage.role.accept().await,
+            };
+            assert!(connection.head().await.starts_with(method));
             connection.write(text).await;
             let (event, is_last) = exchange.next().await.unwrap().unwrap();
             assert!(is_last, "{text}");
-            let Some(cmgmux_exchange::parts::Event::Head(head)) = event else {
+            let Some(Event::Head(head)) = event else {
                 panic!("{event:?}");
             };
             assert_eq!(head.status.as_u16(), status);
             let got = head.fields.get("content-length").map_or("", |value| value.to_str().unwrap());
             assert_eq!(got, length, "{text}");
-            drop(connection);
-            stage.point.until(|status| status["upstream"]["connections"] == 0).await;
+            stage.point.until(|status| status["exchanges"]["open"] == 0).await;
+            kept = Some(connection);
         }
+    });
+}
+
+#[test]
+fn interim_answers_pass_as_they_come() {
+    with_stage("interim", async |stage| {
+        let mut exchange = stage.link.open("GET", "/mp/x", End::Stream);
+        let (mut connection, _) = stage.role.request().await;
+        connection.write("HTTP/1.1 100 Continue\r\n\r\n").await;
+        for link in ["one", "two"] {
+            connection.write(&format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\n\r\n")).await;
+            let (event, is_last) = exchange.next().await.unwrap().unwrap();
+            let Some(Event::Interim(head)) = event else { panic!("{event:?}") };
+            assert_eq!((head.status.as_u16(), is_last), (103, false));
+            assert_eq!(head.fields["link"], link);
+        }
+        connection.answer("at last").await;
+        assert_eq!(exchange.answer().await.unwrap().text(), "at last");
+        let mut next = stage.link.open("GET", "/mp/x", End::Stream);
+        connection.head().await;
+        connection.write(&"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(17)).await;
+        for _ in 0..16 {
+            assert!(matches!(
+                next.next().await.unwrap().unwrap(),
+                (Some(Event::Interim(_)), false)
+            ));
+        }
+        assert_eq!(next.answer().await.unwrap().head.status, 502);
+        connection.closed().await;
+    });
+}
+
+#[test]
+fn an_answer_without_a_length_ends_with_its_connection() {
+    with_stage("until_close", async |stage| {
+        let mut exchange = stage.link.open("GET", "/mp/x", End::Stream);
+        let (mut connection, _) = stage.role.request().await;
+        connection.write("HTTP/1.0 200 OK\r\nA: b\r\n\r\nall ").await;
+        connection.write("of it").await;
+        drop(connection);
+        let answer = exchange.answer().await.unwrap();
+        assert_eq!((answer.text(), answer.field("a")), ("all of it", "b"));
+    });
+}
+
+#[test]
+fn a_role_that_says_more_than_its_answer_is_not_asked_again_on_that_connection() {
+    with_stage("talkative", async |stage| {
+        let mut exchange = stage.link.open("GET", "/mp/x", End::Stream);
+        let (mut connection, _) = stage.role.request().await;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nabHTTP/1.1 200").await;
+        assert_eq!(exchange.answer().await.unwrap().text(), "a");
+        connection.closed().await;
     });
 }
 

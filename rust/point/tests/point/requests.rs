@@ -236,6 +236,29 @@ fn an_answer_before_the_end_of_the_request_stops_the_request() {
 }
 
 #[test]
+fn an_answer_passes_though_the_role_closes_with_the_request_unread() {
+    with_stage("unread", async |stage| {
+        for _ in 0..100 {
+            let mut exchange = stage.link.open("POST", "/mp/x", End::Part);
+            let (mut connection, _) = stage.role.request().await;
+            let uploading = async {
+                // As long as anybody takes it.
+                while exchange.say(&[7; 16_384], End::None).await.is_ok() {}
+            };
+            let refusing = async {
+                connection.read().await;
+                connection.write("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno").await;
+                // With what it has not read, so that the kernel resets the connection.
+                drop(connection);
+            };
+            tokio::join!(uploading, refusing);
+            let answer = exchange.answer().await.unwrap();
+            assert_eq!((answer.head.status.as_u16(), answer.text()), (413, "no"));
+        }
+    });
+}
+
+#[test]
 fn a_role_that_closes_a_kept_connection_is_asked_again_if_that_is_safe() {
     with_stage("stale", async |stage| {
         for (method, status) in [("GET", 200), ("POST", 502)] {
