@@ -201,7 +201,7 @@ def swarm(
         f"--ca={pki / 'gateway-ca.pem'}",
         f"--certificate={pki / 'client.pem'}",
         f"--key={pki / 'client.key'}",
-        f"--path={HOLDING_PREFIX}/poll",
+        f"--path={HOLDING_PREFIX}/notifications",
         f"--first-client={first_client}",
         f"--clients={clients}",
         f"--connect-rate-per-s={rate}",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SampleRole(Service):
-    """An HTTP service that holds ``/poll?client=ID`` until ``POST /push?client=ID``."""
+    """An HTTP service that holds notification streams and takes pushes for their clients."""
 
     def __init__(self, settings: Mapping[str, Any], *, grace_s: float = DEFAULT_GRACE_S) -> None:
         """Prepare a role; unset settings have their native defaults."""
@@ -27,9 +27,10 @@ class SampleRole(Service):
 
 
 class Swarm(Service):
-    """Many clients, each with its own TLS connection, that hold polls through a gateway.
+    """Many clients that hold notification streams through a gateway, and requests beside them.
 
-    It ends by itself when its last client has.
+    Each client has its own TLS connection. It ends by itself when its last client has, or when the
+    requests have gone on for their duration.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, grace_s: float = DEFAULT_GRACE_S) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cmgmux._supervisor import Child, Supervisor
 from cmgmux.admin import fetch_status
 from cmgmux.demo.push import push_to_each
-from cmgmux.demo.supervisor import Child, Supervisor
 from cmgmux.exceptions import ServiceError, StatusError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def poll_in_background(address: str) -> subprocess.Popen[bytes]:
     code = f"""
         import http.client
         connection = http.client.HTTPConnection({address!r}, timeout={DEADLINE_S})
-        connection.request("GET", "/poll?client=0")
+        connection.request("GET", "/notifications?client=0")
         try:
             connection.getresponse()
         except OSError:
@@ -108,7 +108,7 @@ def test_an_orphan_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     code = f"""
         import sys, time
         from pathlib import Path
-        from cmgmux.demo.supervisor import Supervisor
+        from cmgmux._supervisor import Supervisor
         folder = Path({str(tmp_path)!r})
         with Supervisor() as supervisor:
             admin = folder / "role.sock"

@@ -186,7 +186,7 @@ async def test_a_swarm_ends_by_itself_and_reports(pki: object) -> None:
         "target": "127.0.0.1:1",
         "server_name": "localhost",
         "ca": f"{pki}/gateway-ca.pem",
-        "path": "/poll",
+        "path": "/notifications",
         "clients": 3,
     }
     async with Swarm(settings) as swarm:

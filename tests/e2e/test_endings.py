@@ -47,7 +47,7 @@ def path(
 @contextmanager
 def holding(path: GatedPath, role: SampleRole, *options: str) -> Iterator[Swarm]:
     """Have clients hold polls."""
-    swarm = path.swarm("/role/poll", f"--clients={HELD}", *options)
+    swarm = path.swarm("/role/notifications", f"--clients={HELD}", *options)
     swarm.wait_holding(HELD)
     role.wait_for("all held", lambda status: status["held"] == HELD)
     yield swarm
@@ -92,7 +92,7 @@ def test_a_signal_ends_the_connection_point_while_polls_are_held(
 def test_a_signal_ends_the_role_and_the_clients_while_polls_are_held(
     path: GatedPath, role: SampleRole, number: signal.Signals
 ) -> None:
-    with holding(path, role, "--polls-per-client=0", "--grace-s=0.2") as swarm:
+    with holding(path, role, "--messages-per-client=0", "--grace-s=0.2") as swarm:
         check_clean_end(swarm, number)
         report = json.loads(swarm.output().splitlines()[-1])
         assert report["stopped"] == HELD

@@ -134,7 +134,9 @@ def test_a_client_that_leaves_a_poll_frees_its_place_at_the_role(
     path: GatedPath, role: SampleRole
 ) -> None:
     with path.connected() as connection:
-        connection.sendall(b"GET /role/poll?client=leaver HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.sendall(
+            b"GET /role/notifications?client=leaver HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
         role.wait_for("a held poll", lambda status: status["held"] == 1)
     role.wait_for("no held poll", lambda status: status["held"] == 0)
 

@@ -30,7 +30,14 @@ def role(tmp_path: Path) -> Iterator[SampleRole]:
 @pytest.fixture
 def path(tmp_path: Path, pki: Path, curl: str, role: SampleRole) -> Iterator[GatedPath]:
     """A path that leads to that role alone, for clients with a certificate."""
-    mappings = [mapping("/poll", f"{role.address}/poll", hold=True, authentication="certificate")]
+    mappings = [
+        mapping(
+            "/notifications",
+            f"{role.address}/notifications",
+            hold=True,
+            authentication="certificate",
+        )
+    ]
     shards = {"shards": SHARDS}
     with GatedPath(tmp_path, pki, curl, mappings, gateway=shards, point=shards).running() as path:
         yield path
@@ -106,7 +113,7 @@ def test_a_thousand_held_polls_share_a_channel_a_shard_and_leave_nothing_behind(
     baseline = wait_settled(path, role)
     clients = 1_000
     options = [f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)]
-    swarm = path.swarm("/poll", *options)
+    swarm = path.swarm("/notifications", *options)
     swarm.wait_holding(clients)
     role.wait_for("all held", lambda status: status["held"] == clients)
 
@@ -127,7 +134,7 @@ def test_each_client_receives_its_own_notification(
     path: GatedPath, role: SampleRole, pki: Path
 ) -> None:
     clients = 200
-    swarm = path.swarm("/poll", f"--clients={clients}", *certificate(pki))
+    swarm = path.swarm("/notifications", f"--clients={clients}", *certificate(pki))
     swarm.wait_holding(clients)
     role.wait_for("all held", lambda status: status["held"] == clients)
     for client in range(clients):
@@ -149,12 +156,12 @@ def test_five_thousand_are_notified_while_another_thousand_die(
 ) -> None:
     clients, others = 5_000, 1_000
     swarm = path.swarm(
-        "/poll", f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)
+        "/notifications", f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)
     )
     swarm.wait_holding(clients)
     before = wait_settled(path, role)
     doomed = path.swarm(
-        "/poll",
+        "/notifications",
         f"--clients={others}",
         f"--first-client={clients}",
         "--connect-rate-per-s=1000",
@@ -192,14 +199,16 @@ def wait_for_polls(role: Service, *, held: int, polls: int) -> None:
     """Wait until a role holds some of the polls that it has had."""
     role.wait_for(
         f"{held} held of {polls}",
-        lambda status: (status["held"], status["polls_total"]) == (held, polls),
+        lambda status: (status["held"], status["streams_total"]) == (held, polls),
     )
 
 
 def test_clients_poll_again_on_the_same_connection(
     path: GatedPath, role: SampleRole, pki: Path
 ) -> None:
-    swarm = path.swarm("/poll", "--clients=10", "--polls-per-client=3", *certificate(pki))
+    swarm = path.swarm(
+        "/notifications", "--clients=10", "--messages-per-client=3", *certificate(pki)
+    )
     for polls in (10, 20, 30):
         wait_for_polls(role, held=10, polls=polls)
         for client in range(10):

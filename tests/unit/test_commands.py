@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cmgmux.cli.app import run
-from cmgmux.cli.load import succeeded, summary_line
 from cmgmux.cli.status import sections
 
 
@@ -153,31 +152,12 @@ def test_status_needs_a_socket_to_ask(
 def test_a_status_becomes_tables_of_values_objects_and_lists() -> None:
     status = {
         "held": 3,
-        "requests": {"poll": 1},
+        "requests": {"push": 1},
         "sites": [{"site": "NYC", "mappings": [{"external": "/a"}]}, {"site": "PAR"}],
         "none": [],
     }
     tables = dict(sections(status))
     assert [row[""] for row in tables[""]] == ["held", "none"]
-    assert tables["requests"] == [{"": "poll", " ": 1}]
+    assert tables["requests"] == [{"": "push", " ": 1}]
     assert tables["sites"] == [{"site": "NYC"}, {"site": "PAR"}]
     assert tables["sites[0].mappings"] == [{"external": "/a"}]
-
-
-def report(**changes: object) -> dict[str, object]:
-    """A swarm's report in which all is well."""
-    counts = {"clients": 5, "answered": 5, "wrong": 0, "failed": 0, "stopped": 0}
-    return {**counts, "elapsed_s": 1.25, "reasons": {}, **changes}
-
-
-def test_a_swarm_succeeds_when_every_client_was_answered() -> None:
-    assert succeeded(report(), endless=False)
-    assert not succeeded(report(answered=4, stopped=1), endless=False)
-    assert not succeeded(report(wrong=1), endless=True)
-    assert succeeded(report(answered=0, stopped=5), endless=True)
-
-
-def test_a_swarms_last_line_has_counts_and_reasons() -> None:
-    line = summary_line(report(failed=2, reasons={"refused": 2}))
-    assert "5 answered, 0 wrong, 2 failed" in line
-    assert line.endswith("in 1.2 s (2 x refused)")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cmgmux._supervisor import resident_bytes, tail
 from cmgmux.config import GatewayConfig, PointConfig
 from cmgmux.demo.plan import Plan, most_clients, to_toml
 from cmgmux.demo.readings import Summary, is_connected, read
-from cmgmux.demo.supervisor import resident_bytes, tail
 from cmgmux.demo.view import LineView, view_on
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_every_process_of_the_plan_ends_with_its_supervisor(tmp_path: Path) -> N
 
 
 def test_an_endless_plan_has_endless_clients(tmp_path: Path) -> None:
-    assert "--polls-per-client=0" in plan_in(tmp_path, endless=True).swarm_command(gateway="g:1")
+    assert "--messages-per-client=0" in plan_in(tmp_path, endless=True).swarm_command(gateway="g:1")
 
 
 def test_clients_are_limited_by_descriptors() -> None:

@@ -32,7 +32,7 @@ app.command("cmgmux.cli.config:config", help="Look at configuration files.")
 app.command("cmgmux.cli.pki:pki", help="Make certificates for development.")
 app.command("cmgmux.cli.sample_role:sample_role", help="Run the sample role of demo and tests.")
 app.command("cmgmux.cli.completion:completion", help="Print a shell's completion script.")
-app.command("cmgmux.cli.load:load", help="Run many clients that each hold a poll.")
+app.command("cmgmux.cli.load:load", help="Hold many notification streams, and measure.")
 
 
 def main() -> NoReturn:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json as json_module
-import signal
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -14,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cmgmux.cli.running import raise_descriptor_limit
+from cmgmux._supervisor import Child, Supervisor, resident_bytes
+from cmgmux.cli.running import interruptible, raise_descriptor_limit
 from cmgmux.demo.plan import HOST, Plan, most_clients
 from cmgmux.demo.push import push_to_each
 from cmgmux.demo.readings import Reading, Summary, is_connected, read
-from cmgmux.demo.supervisor import Child, Supervisor, resident_bytes
 from cmgmux.demo.view import view_on
 from cmgmux.exceptions import ConfigError, ServiceError
 from cmgmux.pki import DevelopmentPki
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from cmgmux.demo.view import View
 
@@ -65,7 +63,7 @@ def demo(
         )
     view = view_on(sys.stderr if json else sys.stdout)
     with (
-        _interruptible(),
+        interruptible(),
         TemporaryDirectory(prefix="cmgmux-demo-") as folder,
         Supervisor() as supervisor,
     ):
@@ -117,7 +115,7 @@ class _Demo:
         )
         return Summary(
             clients=self._plan.clients,
-            answered=report["answers"] if self._plan.endless else report["answered"],
+            answered=report["messages"] if self._plan.endless else report["answered"],
             unhappy=report["wrong"] + report["failed"],
             pushed=pushed,
             reasons=report["reasons"],
@@ -179,7 +177,7 @@ class _Demo:
         """The swarm's last word, or an endless one's word once all have been answered."""
         if swarm.process.poll() is None:
             status = swarm.status() if self._plan.endless else None
-            return status if status and status["answers"] >= self._plan.clients else None
+            return status if status and status["messages"] >= self._plan.clients else None
         lines = swarm.output.read_text().splitlines()
         if not lines:
             raise ServiceError(swarm.death() or "the swarm gave no report")
@@ -225,17 +223,3 @@ class _Demo:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_at
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Have SIGTERM unwind as Ctrl-C does, and both also where a shell has switched Ctrl-C off."""
-    before = [
-        (number, signal.signal(number, signal.default_int_handler))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    ]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)

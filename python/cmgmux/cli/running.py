@@ -113,6 +113,17 @@ def _watch_standard_input(stop: Callable[[str], None]) -> None:
     threading.Thread(target=watch, name="standard-input", daemon=True).start()
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Have SIGTERM unwind as Ctrl-C does, and both also where a shell has switched Ctrl-C off."""
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
 def raise_descriptor_limit() -> int:
     """Allow this process as many open descriptors as it may have, and return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -21,14 +21,17 @@ def sample_role(
     max_held: int = 20_000,
     run: RunOptions | None = None,
 ) -> None:
-    """Run the sample role: GET /poll?client=ID, POST /push?client=ID, /hello, /echo, /log.
+    """Run the sample role, which holds notification streams and takes pushes for their clients.
+
+    It serves GET /notifications?client=ID (WebSocket, server-sent events or long-poll),
+    POST /push?client=ID, /hello, /bytes?n=N, /echo and /log.
 
     Args:
         listen: Address and port for plain HTTP; port 0 takes a free one.
         admin_socket: Unix socket that serves counters and state.
         shards: Threads, 1 to 16.
-        poll_timeout_s: When a poll without a notification is answered 204.
-        max_held: Polls held at a time; more are refused.
+        poll_timeout_s: When a long-poll without a notification is answered 204.
+        max_held: Streams held at a time; more are refused.
         run: How to run.
     """
     run = run or RunOptions()

@@ -70,7 +70,7 @@ def read(
         clients=clients,
         connecting=swarm.get("connecting", 0),
         holding=swarm.get("holding", 0),
-        answers=swarm.get("answers", 0),
+        answers=swarm.get("messages", 0),
         unhappy=swarm.get("wrong", 0) + swarm.get("failed", 0),
         held=role.get("held", 0),
         channels=len(channels),

@@ -1,4 +1,4 @@
-//! The sample role: an HTTP service that holds polls until something is pushed to their clients.
+//! The sample role: an HTTP service that holds notification streams and takes pushes for them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 mod counters;
 mod endpoints;
 mod registry;
+mod reply;
 mod server;
+mod websocket;
 
 use endpoints::Endpoints;
 use registry::Registry;
@@ -38,10 +40,10 @@ pub struct RoleConfig {
     /// Threads, 1 to 16; default 1.
     #[serde(default = "default_shards")]
     pub shards: usize,
-    /// When a poll without a notification is answered 204, in seconds; default 900.
+    /// When a long-poll without a notification is answered 204, in seconds; default 900.
     #[serde(default = "default_poll_timeout_s")]
     pub poll_timeout_s: f64,
-    /// Polls held at a time, default 20,000; a new client's poll gets 503 beyond. Each costs its
+    /// Streams held at a time, default 20,000; a new client's gets 503 beyond. Each costs its
     /// connection, about 12 KiB.
     #[serde(default = "default_max_held")]
     pub max_held: usize,
@@ -80,15 +82,20 @@ fn default_max_held() -> usize {
 ///
 /// | request | answer |
 /// | --- | --- |
-/// | `GET /poll?client=ID` | held until a message is pushed to ID, then 200 `{"client", "message"}`; 204 after `poll_timeout_s`; 409 once the same client polls again; 503 beyond `max_held` |
-/// | `POST /push?client=ID` | 202 once the body (up to 16 KiB of UTF-8) is handed to the poll of ID; 404 if ID does not poll |
-/// | `POST /push?client=*` | 202 `{"delivered"}`: every held poll gets the body, a space and its own client id |
+/// | `GET /notifications?client=ID` | a notification stream of ID, of the kind that is asked for; 409, or its end, once the same client holds another; 503 beyond `max_held` |
+/// | – with `Upgrade: websocket` | WebSocket: a text message for each notification |
+/// | – with `Accept: text/event-stream` | server-sent events: one for each notification |
+/// | – else | long-poll: held until a notification comes, then 200; 204 after `poll_timeout_s` |
+/// | `POST /push?client=ID` | 202 once the body (up to 16 KiB of UTF-8) is handed to the stream of ID; 404 if ID holds none, or 16 messages wait for it already |
+/// | `POST /push?client=*` | 202 `{"delivered"}`: every held stream gets the body, a space and its own client id |
+/// | `GET /bytes?n=N` | 200 with N bytes, up to 2⁴⁰ |
 /// | `GET /hello` | 200 with 100 bytes |
 /// | any method, `/echo` | 200 `{"method", "length", "sha256"}` of a body of any length |
 /// | `GET /log` | 200 `{"requests"}`: requests so far, by endpoint |
 ///
-/// Anything else gets 400, 404, 405 or 413 with `{"error"}`. A client that goes away while it polls
-/// frees its place at once. Of a stop, held polls see nothing until the grace is over.
+/// A notification is `{"client", "message", "sent_unix_us"}`, the last being when it was pushed.
+/// Anything else gets 400, 404, 405 or 413 with `{"error"}`. A client that goes away frees its place
+/// at once. Of a stop, held streams see nothing until the grace is over.
 #[derive(Debug)]
 pub struct SampleRole {
     state: Arc<State>,
@@ -157,7 +164,7 @@ impl State {
         json!({
             "address": self.address.to_string(),
             "held": registry.held(),
-            "polls_total": registry.polls(),
+            "streams_total": registry.streams(),
             "pushed_total": registry.pushed(),
             "abandoned_total": registry.abandoned(),
             "requests": self.server.endpoints().requests().snapshot(),

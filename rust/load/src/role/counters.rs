@@ -6,19 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a path asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Endpoint {
-    Poll,
+    Notifications,
     Push,
     Hello,
+    Bytes,
     Echo,
     Log,
     Other,
 }
 
 impl Endpoint {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::Poll, "poll"),
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Notifications, "notifications"),
         (Self::Push, "push"),
         (Self::Hello, "hello"),
+        (Self::Bytes, "bytes"),
         (Self::Echo, "echo"),
         (Self::Log, "log"),
         (Self::Other, "other"),
@@ -27,9 +29,10 @@ impl Endpoint {
     /// The endpoint that `path` names.
     pub(super) fn of_path(path: &str) -> Self {
         match path {
-            "/poll" => Self::Poll,
+            "/notifications" => Self::Notifications,
             "/push" => Self::Push,
             "/hello" => Self::Hello,
+            "/bytes" => Self::Bytes,
             "/echo" => Self::Echo,
             "/log" => Self::Log,
             _ => Self::Other,

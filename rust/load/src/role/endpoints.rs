@@ -3,29 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use cmgmux_net::shard::Shard;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::counters::{Endpoint, RequestCounters};
-use super::registry::{Ending, Registry};
+use super::registry::{HeldStream, Lasting, Registry, Superseded};
+use super::reply::{Reply, ReplyBody, problem, reply_json};
+use super::websocket;
 
 /// Most bytes of a pushed message.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// Longest client id.
 const MAX_CLIENT_BYTES: usize = 128;
+/// The most that `/bytes` gives.
+const MAX_RUN_BYTES: u64 = 1 << 40;
 /// Longest wait for the next piece of an echoed body, and for the whole of a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The whole answer of `/hello`: 100 bytes.
 const HELLO: &str = "hello from the sample role; this answer is one hundred bytes long, \
     to measure small exchanges......\n";
-
-/// An answer whose body is already there.
-pub(super) type Reply = Response<Full<Bytes>>;
 
 /// The state that all connections of a role share.
 #[derive(Debug)]
@@ -56,54 +57,77 @@ impl Endpoints {
         &self.requests
     }
 
-    /// Answers one request. Cancelling abandons a held poll.
+    /// Answers one request, on `shard`. Cancelling abandons a held stream.
     ///
     /// # Errors
     ///
     /// [`BrokenBody`] if the request never became complete.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Reply, BrokenBody> {
+    pub(super) async fn answer(
+        &self,
+        shard: &Shard,
+        request: Request<Incoming>,
+    ) -> Result<Reply, BrokenBody> {
         let endpoint = Endpoint::of_path(request.uri().path());
         self.requests.count(endpoint);
+        let is_get = *request.method() == Method::GET;
         let reply = match endpoint {
-            Endpoint::Poll if request.method() == Method::GET => self.poll(request).await,
+            Endpoint::Notifications if is_get => self.hold(shard, request).await,
             Endpoint::Push if request.method() == Method::POST => self.push(request).await?,
-            Endpoint::Hello if matches!(*request.method(), Method::GET | Method::HEAD) => hello(),
-            Endpoint::Log if request.method() == Method::GET => self.log(),
+            Endpoint::Hello if is_get || *request.method() == Method::HEAD => hello(),
+            Endpoint::Bytes if is_get => run_of_bytes(&request),
+            Endpoint::Log if is_get => self.log(),
             Endpoint::Echo => echo(request).await?,
-            Endpoint::Poll | Endpoint::Log => wrong_method("GET"),
+            Endpoint::Notifications | Endpoint::Log | Endpoint::Bytes => wrong_method("GET"),
             Endpoint::Push => wrong_method("POST"),
             Endpoint::Hello => wrong_method("GET, HEAD"),
             Endpoint::Other => problem(
                 StatusCode::NOT_FOUND,
-                "no such endpoint: there are /poll, /push, /hello, /echo and /log",
+                "no such endpoint: there are /notifications, /push, /hello, /bytes, /echo and /log",
             ),
         };
         Ok(reply)
     }
 
-    async fn poll(&self, request: Request<Incoming>) -> Reply {
+    /// Holds a notification stream, of the kind that the request asks for.
+    async fn hold(&self, shard: &Shard, mut request: Request<Incoming>) -> Reply {
         let Some(client) = client_of(&request).map(str::to_owned) else {
             return bad_client();
         };
-        // The head's buffers are not needed while the poll is held.
-        drop(request);
-        let Ok(held) = self.registry.hold(&client) else {
+        let is_websocket = websocket::is_asked_for(&request);
+        let is_lasting = is_websocket || accepts_events(&request);
+        let lasting = if is_lasting { Lasting::Open } else { Lasting::OneMessage };
+        let Ok(stream) = self.registry.hold(&client, lasting) else {
             let mut reply = problem(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the role holds as many polls as max_held allows",
+                "the role holds as many streams as max_held allows",
             );
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
             return reply;
         };
-        match held.ended(self.poll_timeout).await {
-            Some(Ending::Message(message)) => {
-                reply_json(StatusCode::OK, &json!({ "client": client, "message": message }))
+        if is_websocket {
+            shard.spawn(websocket::serve(hyper::upgrade::on(&mut request), stream));
+            return websocket::consent(&request);
+        }
+        // The head's buffers are not needed while the stream is held.
+        drop(request);
+        if is_lasting { events(stream) } else { self.message(stream).await }
+    }
+
+    /// The answer to a long-poll.
+    async fn message(&self, stream: HeldStream) -> Reply {
+        let client = stream.client().to_owned();
+        match stream.only(self.poll_timeout).await {
+            Some(Ok(message)) => {
+                let mut reply = Response::new(ReplyBody::from(message.to_json(&client)));
+                let json = HeaderValue::from_static("application/json");
+                reply.headers_mut().insert(CONTENT_TYPE, json);
+                reply
             }
-            Some(Ending::Superseded) => {
-                problem(StatusCode::CONFLICT, "the same client began another poll")
+            Some(Err(Superseded)) => {
+                problem(StatusCode::CONFLICT, "the same client holds another stream now")
             }
             None => {
-                let mut reply = Response::new(Full::default());
+                let mut reply = Response::new(ReplyBody::Whole(None));
                 *reply.status_mut() = StatusCode::NO_CONTENT;
                 reply
             }
@@ -138,7 +162,7 @@ impl Endpoints {
         Ok(if delivered == 0 && !to_all {
             reply_json(
                 StatusCode::NOT_FOUND,
-                &json!({ "error": "this client does not poll now", "client": client }),
+                &json!({ "error": "this client holds no stream now, or does not take what it was sent", "client": client }),
             )
         } else {
             reply_json(StatusCode::ACCEPTED, &json!({ "client": client, "delivered": delivered }))
@@ -151,9 +175,42 @@ impl Endpoints {
 }
 
 fn hello() -> Reply {
-    let mut reply = Response::new(Full::from(HELLO));
+    let mut reply = Response::new(ReplyBody::from(HELLO.to_owned()));
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     reply
+}
+
+/// Server-sent events; the head goes out at once.
+fn events(stream: HeldStream) -> Reply {
+    let mut reply = Response::new(ReplyBody::Events(stream));
+    let fields = reply.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// As many bytes as the query asks for.
+fn run_of_bytes(request: &Request<Incoming>) -> Reply {
+    let wanted = query_value(request.uri().query(), "n").and_then(|n| n.parse::<u64>().ok());
+    match wanted.filter(|wanted| *wanted <= MAX_RUN_BYTES) {
+        Some(wanted) => {
+            let mut reply = Response::new(ReplyBody::Run(wanted));
+            let binary = HeaderValue::from_static("application/octet-stream");
+            reply.headers_mut().insert(CONTENT_TYPE, binary);
+            reply
+        }
+        None => {
+            let why = format!("the query must hold n=BYTES, up to {MAX_RUN_BYTES}");
+            problem(StatusCode::BAD_REQUEST, &why)
+        }
+    }
+}
+
+fn accepts_events(request: &Request<Incoming>) -> bool {
+    let accept = request.headers().get(ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let names_events =
+        |range: &[u8]| range.trim_ascii().to_ascii_lowercase().starts_with(b"text/event-stream");
+    accept.split(|&byte| byte == b',').any(names_events)
 }
 
 /// Measures a body of any length piece by piece; takes every method, so that each can be tried.
@@ -217,17 +274,6 @@ fn wrong_method(allowed: &'static str) -> Reply {
     reply
 }
 
-fn problem(status: StatusCode, message: &str) -> Reply {
-    reply_json(status, &json!({ "error": message }))
-}
-
-fn reply_json(status: StatusCode, value: &Value) -> Reply {
-    let mut reply = Response::new(Full::from(value.to_string()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,16 +284,21 @@ mod tests {
 
     #[test]
     fn the_client_id_is_found_among_other_parameters() {
-        assert_eq!(client("/poll?a=b&client=pc-7.x_Y").as_deref(), Some("pc-7.x_Y"));
+        assert_eq!(client("/notifications?a=b&client=pc-7.x_Y").as_deref(), Some("pc-7.x_Y"));
     }
 
     #[test]
     fn a_missing_or_strange_client_id_is_refused() {
-        for uri in ["/poll", "/poll?client", "/poll?client=", "/poll?client=*", "/poll?client=a%20"]
-        {
+        for uri in [
+            "/notifications",
+            "/notifications?client",
+            "/notifications?client=",
+            "/notifications?client=*",
+            "/notifications?client=a%20",
+        ] {
             assert_eq!(client(uri), None, "{uri}");
         }
-        assert_eq!(client(&format!("/poll?client={}", "x".repeat(129))), None);
+        assert_eq!(client(&format!("/notifications?client={}", "x".repeat(129))), None);
     }
 
     #[test]

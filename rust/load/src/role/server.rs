@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::endpoints::Endpoints;
 
-/// Connections beside those that hold polls; more wait in the system's queue.
+/// Connections beside those that hold streams; more wait in the system's queue.
 const MAX_OTHER_CONNECTIONS: usize = 1_024;
 /// How long a connection may take for a request's head, and may be idle before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -32,7 +32,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A server of `endpoints` that may hold `max_held` polls.
+    /// A server of `endpoints` that may hold `max_held` streams.
     pub(super) fn new(endpoints: Endpoints, max_held: usize) -> Self {
         let places = Arc::new(Semaphore::new(max_held + MAX_OTHER_CONNECTIONS));
         Self { endpoints, places, open: AtomicUsize::new(0) }
@@ -84,8 +84,9 @@ impl Server {
             .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(
                 TokioIo::new(stream),
-                service_fn(|request| self.endpoints.answer(request)),
-            );
+                service_fn(|request| self.endpoints.answer(&shard, request)),
+            )
+            .with_upgrades();
         let mut connection = pin!(connection);
         let stopped = shard.stop().requested();
         let ended = tokio::select! {

@@ -5,41 +5,93 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::histogram::Counts;
+use super::kinds::Kind;
+use super::timeline::Point;
+
 /// The outcome of a swarm: `clients = answered + wrong + failed + stopped` once it has ended.
 /// Times are seconds since the swarm's start.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct SwarmReport {
     /// Clients asked for.
     pub clients: u64,
-    /// Clients that got every answer they waited for, each its own.
+    /// Clients that got every notification they waited for, each its own.
     pub answered: u64,
     /// Clients that got an answer that was not theirs, or not 200.
     pub wrong: u64,
-    /// Clients that got no answer: not connected, broken off, or out of time.
+    /// Clients that did not get what they waited for: not connected, broken off, or out of time.
     pub failed: u64,
     /// Clients that the swarm's own stop ended, or kept from starting.
     pub stopped: u64,
-    /// Right answers of all clients together.
-    pub answers: u64,
-    /// Polls that the role ended without a notification (204) and that were repeated.
+    /// Right notifications of all clients together.
+    pub messages: u64,
+    /// Long-polls that the role ended without a notification (204) and that were repeated.
     pub empty_polls: u64,
     /// Clients by the reason why they are `wrong` or `failed`. At most 32 reasons are kept apart;
     /// what comes after them counts as `other reasons`.
     pub reasons: BTreeMap<String, u64>,
-    /// When the last client had connected; none if none has.
+    /// The clients by their kind of stream.
+    pub kinds: BTreeMap<Kind, KindReport>,
+    /// When the last client held its stream; none if none has.
     pub connect_s: Option<f64>,
     /// When the last client ended.
     pub elapsed_s: f64,
-    /// When the clients got their first right answers; none if none has.
+    /// The start, in seconds since 1970.
+    pub start_unix_s: f64,
+    /// When the clients got their first right notifications; none if none has.
     pub answer_times: Option<AnswerTimes>,
+    /// Of the notifications that say when they were sent; meaningful if both ends have one clock.
+    pub notification_latency: Counts,
+    /// The requests beside the streams, if there were to be any.
+    pub requests: Option<RequestReport>,
+    /// A point for each step of the run.
+    pub timeline: Vec<Point>,
+    /// How long a step is, in seconds.
+    pub timeline_step_s: u64,
+    /// Why the figures must not be used: nothing, in a sound run.
+    pub invalid: Vec<String>,
 }
 
-/// The distribution of the clients' first right answers, in seconds since the swarm's start.
+/// The clients of one kind.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct KindReport {
+    /// Clients that have begun.
+    pub clients: u64,
+    /// Streams held now.
+    pub held: u64,
+    /// Right notifications.
+    pub messages: u64,
+}
+
+/// Requests at a steady rate, each due at its own time whatever became of those before.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RequestReport {
+    /// Requests that become due in a second.
+    pub rate_per_s: f64,
+    /// Requests that have become due.
+    pub due: u64,
+    /// Requests that were sent.
+    pub sent: u64,
+    /// Requests that were answered 200.
+    pub answered: u64,
+    /// Requests that got another answer, or none.
+    pub failed: u64,
+    /// Failed ones by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// From the time at which a request was due to the end of its answer.
+    pub latency: Counts,
+    /// How late requests left though a connection was free: the generator's own fault.
+    pub generator_lag: Counts,
+}
+
+/// The distribution of the clients' first right notifications, in seconds since the swarm's start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct AnswerTimes {
-    /// The first answer of all.
+    /// The first of all.
     pub min_s: f64,
     /// The median.
     pub p50_s: f64,
@@ -47,7 +99,7 @@ pub struct AnswerTimes {
     pub p90_s: f64,
     /// The 99th percentile.
     pub p99_s: f64,
-    /// The last answer of all.
+    /// The last of all.
     pub max_s: f64,
 }
 

@@ -79,7 +79,7 @@ impl Gateway {
             "target": self.address.to_string(),
             "server_name": "gateway.test",
             "ca": self.folder.path("ca.pem"),
-            "path": "/poll",
+            "path": "/notifications",
             "connect_rate_per_s": 10_000.0,
             "response_timeout_s": 60.0,
         })

@@ -17,15 +17,20 @@ use crate::{Folder, PATIENCE, await_count, end, start_role};
 #[test]
 fn a_push_answers_the_poll_of_its_client_only() {
     let role = start_role(json!({}));
-    let first = send(role.address(), "GET", "/poll?client=first", b"");
-    let second = send(role.address(), "GET", "/poll?client=second", b"");
+    let first = send(role.address(), "GET", "/notifications?client=first", b"");
+    let second = send(role.address(), "GET", "/notifications?client=second", b"");
     await_count(&role, "held", 2);
 
     let pushed = push(role.address(), "second", "wake up");
     assert_eq!((pushed.status, pushed.json()["delivered"].as_u64()), (202, Some(1)));
     let answer = receive(second);
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json(), json!({ "client": "second", "message": "wake up" }));
+    let notification = answer.json();
+    assert_eq!(
+        (&notification["client"], &notification["message"]),
+        (&json!("second"), &json!("wake up"))
+    );
+    assert!(notification["sent_unix_us"].is_u64(), "{notification}");
 
     assert_eq!(role.status()["held"], 1);
     assert_eq!(push(role.address(), "first", "you too").status, 202);
@@ -36,13 +41,15 @@ fn a_push_answers_the_poll_of_its_client_only() {
 #[test]
 fn a_push_to_all_reaches_polls_on_every_shard() {
     let role = start_role(json!({ "shards": 2 }));
-    let polls: Vec<_> =
-        (0..40).map(|id| send(role.address(), "GET", &format!("/poll?client={id}"), b"")).collect();
+    let polls: Vec<_> = (0..40)
+        .map(|id| send(role.address(), "GET", &format!("/notifications?client={id}"), b""))
+        .collect();
     await_count(&role, "held", 40);
     assert_eq!(push(role.address(), "*", "go").json()["delivered"], 40);
     for (id, poll) in polls.into_iter().enumerate() {
-        let expected = json!({ "client": id.to_string(), "message": format!("go {id}") });
-        assert_eq!(receive(poll).json(), expected);
+        let notification = receive(poll).json();
+        assert_eq!(notification["client"], id.to_string());
+        assert_eq!(notification["message"], format!("go {id}"));
     }
     assert_eq!(push(role.address(), "*", "go").json()["delivered"], 0);
     end(&role);
@@ -59,9 +66,9 @@ fn a_push_to_nobody_is_refused() {
 #[test]
 fn a_second_poll_supersedes_the_first() {
     let role = start_role(json!({}));
-    let first = send(role.address(), "GET", "/poll?client=a", b"");
+    let first = send(role.address(), "GET", "/notifications?client=a", b"");
     await_count(&role, "held", 1);
-    let second = send(role.address(), "GET", "/poll?client=a", b"");
+    let second = send(role.address(), "GET", "/notifications?client=a", b"");
     assert_eq!(receive(first).status, 409);
     assert_eq!(push(role.address(), "a", "x").status, 202);
     assert_eq!(receive(second).status, 200);
@@ -71,9 +78,9 @@ fn a_second_poll_supersedes_the_first() {
 #[test]
 fn a_client_that_goes_away_frees_its_place() {
     let role = start_role(json!({ "max_held": 1 }));
-    let poll = send(role.address(), "GET", "/poll?client=a", b"");
+    let poll = send(role.address(), "GET", "/notifications?client=a", b"");
     await_count(&role, "held", 1);
-    let refused = request(role.address(), "GET", "/poll?client=b", b"");
+    let refused = request(role.address(), "GET", "/notifications?client=b", b"");
     assert_eq!(refused.status, 503);
     assert!(refused.head.to_lowercase().contains("retry-after"), "{}", refused.head);
 
@@ -81,14 +88,14 @@ fn a_client_that_goes_away_frees_its_place() {
     await_count(&role, "held", 0);
     await_count(&role, "abandoned_total", 1);
     await_count(&role, "open_connections", 0);
-    assert_eq!(role.status()["polls_total"], 1);
+    assert_eq!(role.status()["streams_total"], 1);
     end(&role);
 }
 
 #[test]
 fn a_poll_without_notification_ends_empty() {
     let role = start_role(json!({ "poll_timeout_s": 0.05 }));
-    let answer = request(role.address(), "GET", "/poll?client=a", b"");
+    let answer = request(role.address(), "GET", "/notifications?client=a", b"");
     assert_eq!((answer.status, answer.body.as_str()), (204, ""));
     let status = role.status();
     assert_eq!((&status["held"], &status["abandoned_total"]), (&json!(0), &json!(0)));
@@ -116,9 +123,9 @@ fn requests_that_make_no_sense_are_refused_with_a_reason() {
     let too_large = vec![b'x'; 16 * 1024 + 1];
     for (method, target, body, status) in [
         ("GET", "/nowhere", &b""[..], 404),
-        ("GET", "/poll", b"", 400),
-        ("GET", "/poll?client=*", b"", 400),
-        ("POST", "/poll?client=a", b"", 405),
+        ("GET", "/notifications", b"", 400),
+        ("GET", "/notifications?client=*", b"", 400),
+        ("POST", "/notifications?client=a", b"", 405),
         ("GET", "/push?client=a", b"", 405),
         ("POST", "/push", b"x", 400),
         ("POST", "/push?client=a", b"\xff", 400),
@@ -138,7 +145,7 @@ fn the_log_counts_requests_by_endpoint() {
         request(role.address(), "GET", target, b"");
     }
     let log = request(role.address(), "GET", "/log", b"").json();
-    let expected = json!({ "poll": 0, "push": 0, "hello": 2, "echo": 0, "log": 1, "other": 1 });
+    let expected = json!({ "bytes": 0, "notifications": 0, "push": 0, "hello": 2, "echo": 0, "log": 1, "other": 1 });
     assert_eq!(log["requests"], expected);
     end(&role);
 }
@@ -146,7 +153,7 @@ fn the_log_counts_requests_by_endpoint() {
 #[test]
 fn a_stop_lets_held_polls_finish_within_the_grace() {
     let role = start_role(json!({}));
-    let poll = send(role.address(), "GET", "/poll?client=a", b"");
+    let poll = send(role.address(), "GET", "/notifications?client=a", b"");
     // A kept connection, so that the push needs no new one.
     let mut pusher = TcpStream::connect(role.address()).unwrap();
     pusher.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -167,7 +174,7 @@ fn a_stop_lets_held_polls_finish_within_the_grace() {
 #[test]
 fn the_end_of_the_grace_breaks_held_polls_off() {
     let role = start_role(json!({}));
-    let mut poll = send(role.address(), "GET", "/poll?client=a", b"");
+    let mut poll = send(role.address(), "GET", "/notifications?client=a", b"");
     await_count(&role, "held", 1);
     let waiting = thread::spawn(move || {
         let mut answer = Vec::new();

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use cmgmux_load::{Swarm, SwarmConfig, SwarmReport};
+use cmgmux_load::{Kind, Swarm, SwarmConfig, SwarmReport};
 use cmgmux_net::Service;
 use serde_json::{Value, json};
 
@@ -62,7 +62,7 @@ fn two_hundred_clients_all_get_their_own_message() {
 
     swarm.wait().unwrap();
     let report = swarm.report();
-    assert_eq!((report.clients, report.answered, report.answers), (200, 200, 200));
+    assert_eq!((report.clients, report.answered, report.messages), (200, 200, 200));
     assert_eq!((report.wrong, report.failed, report.stopped), (0, 0, 0), "{report:?}");
     assert!(report.connect_s.is_some_and(|connected| connected <= report.elapsed_s));
     assert!(report.answer_times.is_some_and(|times| times.min_s <= times.max_s));
@@ -88,16 +88,16 @@ fn a_killed_swarm_frees_the_places_of_the_role() {
 fn several_polls_go_over_one_connection() {
     let role = start_role(json!({}));
     let gateway = Gateway::start(Behaviour::Forward(role.address()));
-    let settings = json!({ "clients": 10, "polls_per_client": 3 });
+    let settings = json!({ "clients": 10, "messages_per_client": 3 });
     let swarm = start_swarm(with(gateway.swarm_settings(), settings));
     for round in 1..=3 {
-        await_count(&role, "polls_total", round * 10);
+        await_count(&role, "streams_total", round * 10);
         await_count(&role, "held", 10);
         assert_eq!(push(role.address(), "*", "again").json()["delivered"], 10);
     }
     swarm.wait().unwrap();
     let report = swarm.report();
-    assert_eq!((report.answered, report.answers, gateway.connections()), (10, 30, 10));
+    assert_eq!((report.answered, report.messages, gateway.connections()), (10, 30, 10));
     end(&role);
 }
 
@@ -105,13 +105,13 @@ fn several_polls_go_over_one_connection() {
 fn an_endless_swarm_polls_until_it_is_stopped() {
     let role = start_role(json!({}));
     let gateway = Gateway::start(Behaviour::Forward(role.address()));
-    let settings = json!({ "clients": 5, "polls_per_client": 0 });
+    let settings = json!({ "clients": 5, "messages_per_client": 0 });
     let swarm = start_swarm(with(gateway.swarm_settings(), settings));
     for round in 1..=3 {
-        await_count(&role, "polls_total", round * 5);
+        await_count(&role, "streams_total", round * 5);
         await_count(&role, "held", 5);
         push(role.address(), "*", "again");
-        await_count(&swarm, "answers", round * 5);
+        await_count(&swarm, "messages", round * 5);
     }
     await_count(&role, "held", 5);
     // Within the grace the clients get the answers that they wait for, but poll no more.
@@ -119,8 +119,8 @@ fn an_endless_swarm_polls_until_it_is_stopped() {
     assert_eq!(push(role.address(), "*", "last").json()["delivered"], 5);
     swarm.wait().unwrap();
     let report = swarm.report();
-    assert_eq!((report.answered, report.stopped, report.answers), (0, 5, 20));
-    assert_eq!(role.status()["polls_total"], 20);
+    assert_eq!((report.answered, report.stopped, report.messages), (0, 5, 20));
+    assert_eq!(role.status()["streams_total"], 20);
     end(&role);
 }
 
@@ -152,6 +152,130 @@ fn a_gateway_of_another_name_is_refused_in_words() {
     let gateway = Gateway::start(Behaviour::Mute);
     let report = outcome(&gateway, json!({ "server_name": "other.test" }));
     assert_only_reason(&report, "not valid for other.test", 3);
+}
+
+#[test]
+fn each_kind_of_stream_gets_its_messages() {
+    let role = start_role(json!({ "shards": 2 }));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = json!({
+        "clients": 30,
+        "kinds": ["long-poll", "sse", "websocket"],
+        "messages_per_client": 3,
+        "shards": 2,
+    });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    for round in 1..=3 {
+        await_count(&role, "held", 30);
+        await_count(&swarm, "holding", 30);
+        assert_eq!(push(role.address(), "*", "to all").json()["delivered"], 30);
+        await_count(&swarm, "messages", round * 30);
+    }
+    swarm.wait().unwrap();
+    let report = swarm.report();
+    assert_eq!((report.answered, report.messages), (30, 90), "{report:?}");
+    let kinds: Vec<_> =
+        report.kinds.iter().map(|(kind, of)| (*kind, of.clients, of.messages)).collect();
+    assert_eq!(kinds, [(Kind::LongPoll, 10, 30), (Kind::Sse, 10, 30), (Kind::WebSocket, 10, 30)]);
+    assert_eq!(report.notification_latency.total(), 90);
+    let in_timeline = report.timeline.iter().map(|point| point.messages).sum::<u64>();
+    assert_eq!(in_timeline, 90);
+    await_count(&role, "held", 0);
+    end(&role);
+}
+
+#[test]
+fn a_stream_of_each_kind_that_is_refused_names_its_origin() {
+    for kind in ["sse", "websocket"] {
+        let answer = "HTTP/1.1 503 No\r\nProxy-Status: cmgmux-gateway\r\nContent-Length: 0\r\n\r\n";
+        let gateway = Gateway::start(Behaviour::Say(answer.to_owned()));
+        let report = outcome(&gateway, json!({ "kinds": [kind] }));
+        assert_eq!(report.wrong, 3, "{report:?}");
+        assert_only_reason(&report, "status 503 (cmgmux-gateway)", 3);
+    }
+}
+
+#[test]
+fn a_stream_that_ends_before_its_messages_has_failed() {
+    let message = |client: u8| format!("data: {{\"client\":\"{client}\",\"message\":\"go\"}}\n\n");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+    let gateway = Gateway::start(Behaviour::Say(format!("{head}{}", message(0))));
+    let report =
+        outcome(&gateway, json!({ "kinds": ["sse"], "clients": 1, "messages_per_client": 2 }));
+    assert_eq!((report.failed, report.messages), (1, 1));
+    assert_only_reason(&report, "the stream ended, with more messages to come", 1);
+    let report = outcome(&gateway, json!({ "kinds": ["sse"], "clients": 1, "first_client": 5 }));
+    assert_only_reason(&report, "another client", 1);
+    let switch =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let gateway = Gateway::start(Behaviour::Say(switch.to_owned()));
+    let report = outcome(&gateway, json!({ "kinds": ["websocket"], "clients": 1 }));
+    assert_only_reason(&report, "websocket: ", 1);
+}
+
+#[test]
+fn requests_are_sent_beside_the_streams_until_these_end() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = json!({
+        "clients": 3,
+        "requests_per_s": 500.0,
+        "request_path": "/hello",
+        "request_connections": 2,
+    });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    let requests = |status: serde_json::Value| status["requests"]["answered"].as_u64();
+    while requests(swarm.status()) < Some(20) {
+        assert_eq!(swarm.status()["requests"]["failed"], 0, "{:#}", swarm.status());
+        std::thread::yield_now();
+    }
+    assert_eq!(push(role.address(), "*", "end").json()["delivered"], 3);
+    swarm.wait().unwrap();
+    let report = swarm.report();
+    let requests = report.requests.unwrap();
+    assert_eq!((report.answered, requests.failed), (3, 0), "{requests:?}");
+    assert!(requests.due >= requests.sent && requests.sent >= requests.answered);
+    assert_eq!(requests.latency.total(), requests.answered);
+    assert_eq!(gateway.connections(), 5);
+    end(&role);
+}
+
+#[test]
+fn requests_alone_end_after_their_duration() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    let settings = json!({
+        "clients": 0,
+        "requests_per_s": 200.0,
+        "request_path": "/bytes?n=100000",
+        "duration_s": 0.5,
+    });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    swarm.wait().unwrap();
+    let requests = swarm.report().requests.unwrap();
+    assert_eq!((requests.due, requests.failed), (100, 0), "{requests:?}");
+    end(&role);
+}
+
+#[test]
+fn a_stall_counts_for_every_request_that_was_due_meanwhile() {
+    // One connection whose server never answers: all that is due waits for it.
+    let gateway = Gateway::start(Behaviour::Mute);
+    let settings = json!({
+        "clients": 0,
+        "requests_per_s": 100.0,
+        "request_path": "/hello",
+        "request_connections": 1,
+        "response_timeout_s": 0.5,
+        "duration_s": 1.0,
+    });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    swarm.wait().unwrap();
+    let requests = swarm.report().requests.unwrap();
+    assert_eq!(requests.due, 100);
+    assert!(requests.sent < 5 && requests.failed >= 1, "{requests:?}");
+    let reasons: Vec<_> = requests.reasons.keys().collect();
+    assert_eq!(reasons, ["no notification within 0.5 s"]);
 }
 
 #[test]
@@ -224,7 +348,7 @@ fn swarm_settings_are_checked_by_name() {
         ("key", json!({ "certificate": gateway.folder.path("client.pem") })),
         ("certificate", json!({ "key": gateway.folder.path("client.key") })),
         ("path", json!({ "path": "poll" })),
-        ("path", json!({ "path": "/poll?x=1" })),
+        ("path", json!({ "path": "/notifications?x=1" })),
         ("path", json!({ "path": "/a b\r\n" })),
         ("clients", json!({ "clients": 0 })),
         ("first_client", json!({ "first_client": u64::MAX })),
@@ -232,6 +356,12 @@ fn swarm_settings_are_checked_by_name() {
         ("connect_timeout_s", json!({ "connect_timeout_s": 0.0 })),
         ("response_timeout_s", json!({ "response_timeout_s": -1.0 })),
         ("shards", json!({ "shards": 17 })),
+        ("kinds", json!({ "kinds": [] })),
+        ("requests_per_s", json!({ "requests_per_s": -1.0 })),
+        ("request_path", json!({ "requests_per_s": 1.0 })),
+        ("request_path", json!({ "requests_per_s": 1.0, "request_path": "hello" })),
+        ("request_connections", json!({ "request_connections": 0 })),
+        ("duration_s", json!({ "duration_s": -1.0 })),
         ("admin_socket", json!({ "admin_socket": "/nonexistent/swarm.sock" })),
     ] {
         let settings = with(gateway.swarm_settings(), changes.clone());

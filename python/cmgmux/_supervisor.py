@@ -1,4 +1,4 @@
-"""Starting the demo's processes, noticing their death, and ending them all."""
+"""Starting processes of our own program, noticing their death, and ending them all."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Child:
 
 
 class Supervisor:
-    """The processes of one demo. Leaving it ends those that are left, the last started first."""
+    """Processes that belong together. Leaving it ends those left, the last started first."""
 
     def __init__(self) -> None:
         """Supervise nothing yet."""
