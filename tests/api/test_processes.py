@@ -182,7 +182,7 @@ def test_pushes_count_only_what_the_role_handed_on(supervisor: Supervisor, tmp_p
         lambda: (child.status() or {}).get("held") or None,
         timeout_s=DEADLINE_S,
     )
-    assert push_to_each(address, 9) == 1
+    assert push_to_each(address, range(9)) == 1
     assert poll.wait(DEADLINE_S) == 0
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+PROCESSES = 7
+"""A role, two instances, two connection points, clients of either instance."""
+
+
 @contextmanager
 def demo(folder: Path, *options: str) -> Iterator[Process]:
     """Run the demo with its files in `folder`."""
@@ -34,13 +38,21 @@ def check_nothing_left(folder: Path, children: list[int]) -> None:
     assert not list(folder.glob("cmgmux-demo-*"))
 
 
-def test_the_demo_notifies_every_client_and_says_so_in_its_last_line(tmp_path: Path) -> None:
-    with demo(tmp_path, "--seconds=0.5") as process:
+@pytest.mark.parametrize("topology", ["example1", "example2"])
+def test_the_demo_notifies_every_client_and_says_so_in_its_last_line(
+    tmp_path: Path, topology: str
+) -> None:
+    with demo(tmp_path, "--seconds=0.5", f"--topology={topology}") as process:
         assert process.wait() == 0
     summary = json.loads(process.output().splitlines()[-1])
     assert summary["ok"] is True
     assert (summary["clients"], summary["answered"], summary["unhappy"]) == (50, 50, 0)
     assert "50 of 50 clients got their own notification" in process.log()
+    assert set(summary["kinds"]) == {"long-poll", "sse", "websocket"}
+    assert summary["requests"] > 0
+    assert len(summary["instances"]) == len(summary["points"]) == 2
+    assert summary["channels"] == len(summary["channels_held"])
+    assert all(channel["streams_total"] > 0 for channel in summary["channels_held"])
     check_nothing_left(tmp_path, [])
 
 
@@ -51,7 +63,7 @@ def test_a_signal_ends_a_demo_that_is_under_way_with_all_its_processes(
     with demo(tmp_path, "--seconds=3600") as process:
         wait_until("clients hold", lambda: "holding: " in process.log() or None, watched=[process])
         children = process.children()
-        assert len(children) == 4, "role, gateway, connection point, swarm"
+        assert len(children) == PROCESSES
         process.signal(number)
         assert process.wait() == 128 + signal.SIGINT
     assert "Traceback" not in process.log()
@@ -62,7 +74,7 @@ def test_ctrl_c_ends_a_demo_that_was_kept_with_its_verdict(tmp_path: Path) -> No
     with demo(tmp_path, "--seconds=0.1", "--keep") as process:
         wait_until("it is kept", lambda: "running until Ctrl-C" in process.log() or None)
         children = process.children()
-        assert len(children) == 4
+        assert len(children) == PROCESSES
         process.signal(signal.SIGINT)
         assert process.wait() == 0
     assert json.loads(process.output().splitlines()[-1])["answered"] == 50
@@ -73,7 +85,7 @@ def test_a_demo_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
     with demo(tmp_path, "--seconds=3600") as process:
         wait_until("clients hold", lambda: "holding: " in process.log() or None, watched=[process])
         children = process.children()
-        assert len(children) == 4
+        assert len(children) == PROCESSES
         process.kill()
         wait_until("their end", lambda: not any(map(is_running, children)) or None)
 
