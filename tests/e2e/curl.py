@@ -60,6 +60,10 @@ class Fetch:
             [*command, *files], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
+    def is_under_way(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
     def finish(self) -> Answer:
         """Wait for the end, which curl itself brings about in time."""
         _, complaint = self._popen.communicate(timeout=2 * DEADLINE_S)

@@ -75,10 +75,10 @@ class Nginx(Process):
 class SampleRole(Service):
     """The sample role."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         """Start it on a free port."""
         admin = folder / "role.sock"
-        arguments = ["sample-role", f"--admin-socket={admin}", "--grace-s=0.5"]
+        arguments = ["sample-role", f"--admin-socket={admin}", "--grace-s=0.5", *options]
         super().__init__("role", arguments, folder, admin)
         self.address: str = self.started().status()["address"]
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 
 use crate::service::ConfigError;
@@ -17,6 +17,9 @@ const BACKLOG: i32 = 4_096;
 
 /// The wait before accepting again when the system has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Unsent bytes of one connection beyond which the system takes no more.
+const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Listens on `address`, an IP address with a port such as `0.0.0.0:443` or `[::]:443`, with one
 /// non-blocking listener. Port 0 takes a free port.
@@ -140,7 +143,8 @@ impl Acceptor {
         Ok(Self { listener: tokio::net::TcpListener::from_std(listener)?, counters })
     }
 
-    /// Waits for the next connection; it has `TCP_NODELAY` set. Cancelling loses none.
+    /// Waits for the next connection, which has the options of [`set_stream_options`]. Cancelling
+    /// loses none.
     ///
     /// A client that has gone again is skipped. If the process has run out of file descriptors or
     /// memory, the connections wait in the system's queue and accepting is tried again 20 times a
@@ -152,11 +156,23 @@ impl Acceptor {
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         accept_from(&self.counters, async || {
             let (stream, peer) = self.listener.accept().await?;
-            stream.set_nodelay(true)?;
+            set_stream_options(&stream)?;
             Ok((stream, peer))
         })
         .await
     }
+}
+
+/// Has a connection send small pieces at once, and hold back little of what the peer does not take:
+/// the system would buffer up to some MiB for each peer that does not read, and its memory for all
+/// connections together, `net.ipv4.tcp_mem`, would be gone with a few hundred of them.
+///
+/// # Errors
+///
+/// The system's error; the connection has been reset, then.
+pub fn set_stream_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 /// Calls `accept` until it succeeds or cannot any more.

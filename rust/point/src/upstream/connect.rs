@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cmgmux_net::listen::set_stream_options;
 use cmgmux_net::tls::describe;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
@@ -91,7 +92,7 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    set_stream_options(stream)?;
     let probing = TcpKeepalive::new()
         .with_time(PROBE_AFTER)
         .with_interval(PROBE_INTERVAL)
