@@ -11,12 +11,14 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.sides import cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+_VERSION_OPTIONS: Final = {"nginx": "-v", "haproxy": "-v"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Facts:
     commit: str
     """Of the sources, with ``+`` if they had changes; empty outside a checkout."""
     python: str
-    nginx: str
-    h2load: str
+    programs: Mapping[str, str]
+    """The versions of the other programs."""
 
     def to_json(self) -> dict[str, Any]:
         """Give the facts as an object."""
@@ -49,13 +51,13 @@ class Facts:
             f"$ {self.command}",
             f"{self.at}, {self.cores} cores of {self.cpu}, {self.memory_bytes / (1 << 30):.1f} GiB,"
             f" Linux {self.kernel}, load average {self.load_average:.2f}",
-            f"cmgmux {self.cmgmux} {self.commit}, nginx {self.nginx}, h2load {self.h2load},"
-            f" Python {self.python}",
+            f"cmgmux {self.cmgmux} {self.commit}, Python {self.python}, "
+            + ", ".join(f"{name} {version}" for name, version in self.programs.items()),
         ]
 
 
-def gather(arguments: Sequence[str], *, nginx: str, h2load: str, git: str | None) -> Facts:
-    """Ask the machine, and each program for its version."""
+def gather(arguments: Sequence[str], programs: Mapping[str, str], *, git: str | None) -> Facts:
+    """Ask the machine, and each of `programs`, names and paths, for its version."""
     return Facts(
         at=time.strftime("%Y-%m-%d %H:%M:%S %z"),
         command=shlex.join(["python", "-m", "bench.path", *arguments]),
@@ -67,8 +69,10 @@ def gather(arguments: Sequence[str], *, nginx: str, h2load: str, git: str | None
         cmgmux=version("cmgmux"),
         commit=_commit(git) if git else "",
         python=platform.python_version(),
-        nginx=_version([nginx, "-v"]),
-        h2load=_version([h2load, "--version"]),
+        programs={
+            name: _version([path, _VERSION_OPTIONS.get(name, "--version")])
+            for name, path in programs.items()
+        },
     )
 
 
@@ -79,7 +83,7 @@ def _cpu() -> str:
 
 def _version(command: list[str]) -> str:
     output = subprocess.run(command, capture_output=True, text=True, check=True)
-    match = re.search(r"/(\d[\w.]*)", output.stdout + output.stderr)
+    match = re.search(r"(?:/|version |curl )(\d[\w.]*)", output.stdout + output.stderr)
     return match[1] if match else "unknown"
 
 

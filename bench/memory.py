@@ -1,4 +1,4 @@
-"""Memory of each process for each client that holds a request, or is connected and idle."""
+"""Memory of each process for each client that holds a stream, or is connected and idle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from bench.sides import Setting, Side
 
-State = Literal["held", "idle"]
+State = Literal["long-poll", "sse", "websocket", "idle"]
 
-STATES: Final[tuple[State, ...]] = ("held", "idle")
+STATES: Final[tuple[State, ...]] = ("long-poll", "sse", "websocket", "idle")
 
 _CONNECT_RATE_PER_S: Final = 2_000
 _CONNECT_TIMEOUT_S: Final = 60.0
@@ -90,10 +90,10 @@ def measure(
     readings = [_settled(side)]
     with ExitStack() as stack:
         for first, last in ((0, few), (few, clients)):
-            if state == "held":
-                _hold(stack, side, setting, role_socket, first, last)
-            else:
+            if state == "idle":
                 _idle(stack, side, setting, last - first)
+            else:
+                hold(stack, side, setting, role_socket, kind=state, clients=range(first, last))
             readings.append(_settled(side))
     for part in side.parts.values():
         part.check()
@@ -107,31 +107,44 @@ def measure(
     )
 
 
-def _hold(
-    stack: ExitStack, side: Side, setting: Setting, role_socket: Path, first: int, last: int
-) -> None:
-    """Have the clients from `first` up to `last` hold a request until the stack is left."""
-    admin_socket = setting.folder / f"swarm-{first}.sock"
+def hold(
+    stack: ExitStack,
+    side: Side,
+    setting: Setting,
+    role_socket: Path,
+    *,
+    kind: str,
+    clients: range,
+    rate: int = _CONNECT_RATE_PER_S,
+) -> float:
+    """Have clients hold streams of `kind` until the stack is left; beside the streams before them.
+
+    Returns:
+        How long they took to connect, in seconds.
+    """
+    admin_socket = setting.folder / f"swarm-{clients.start}.sock"
     process = stack.enter_context(
         swarm(
             side,
             setting,
             admin_socket,
-            first_client=first,
-            clients=last - first,
-            rate=_CONNECT_RATE_PER_S,
+            kind=kind,
+            first_client=clients.start,
+            clients=len(clients),
+            rate=rate,
         )
     )
 
-    def all_hold() -> bool | None:
+    def all_hold() -> float | None:
         seen = status_of(admin_socket)
         if seen.get("failed") or seen.get("wrong"):
             raise BenchError(f"clients of {side.name} failed: {seen.get('reasons')}")
-        holds = seen.get("holding") == last - first and status_of(role_socket).get("held") == last
-        return holds or None
+        if seen.get("holding") != len(clients):
+            return None
+        return seen["connect_s"] if status_of(role_socket).get("held") == clients.stop else None
 
-    wait_until(
-        f"{last} clients hold a request through {side.name}",
+    return wait_until(
+        f"{clients.stop} clients hold a {kind} through {side.name}",
         all_hold,
         [process, *side.parts.values()],
         timeout_s=_CONNECT_TIMEOUT_S,

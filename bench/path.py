@@ -19,18 +19,24 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import cmgmux
-from bench import machine, memory, report, sides, throughput
+from bench import bulk, handshakes, machine, memory, report, sides, throughput
+from bench.peers import haproxy as haproxy_peer
 from bench.peers import nginx as nginx_peer
-from bench.processes import BenchError, free_addresses
+from bench.processes import BenchError, free_addresses, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
-PROGRAMS: Final = {"nginx": "nginx", "h2load": "nghttp2-client"}
+PROGRAMS: Final = {"nginx": "nginx", "h2load": "nghttp2-client", "curl": "curl"}
 """The programs that this needs, and the Debian packages that have them."""
+
+OPTIONAL_PROGRAMS: Final = {"haproxy": "haproxy"}
+"""Programs that add a row if they are there."""
+
+_BULK_BYTES: Final = 1_000_000_000
 
 _DESCRIPTORS_BESIDE_CLIENTS: Final = 1_000
 
@@ -87,10 +93,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench: {problem}", file=sys.stderr)
         return EXIT_USAGE
     programs = _programs()
-    facts = machine.gather(arguments, **programs, git=shutil.which("git"))
+    facts = machine.gather(arguments, programs, git=shutil.which("git"))
     try:
         with _terminated_like_interrupted():
-            _run(options, facts, **programs)
+            _run(options, facts, programs)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return EXIT_FAILURE
@@ -99,20 +105,26 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(options: Options, facts: machine.Facts, *, nginx: str, h2load: str) -> None:
+def _run(options: Options, facts: machine.Facts, programs: Mapping[str, str]) -> None:
     print("\n".join(facts.lines()), flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmgmux-bench-")))
         journal = Journal(options.output, facts)
         stack.callback(journal.close)
-        bench = _Bench(stack, folder, options, journal, nginx)
-        requests = bench.compare_throughput(h2load)
+        bench = _Bench(stack, folder, options, journal, programs)
+        requests, transfers, admitted = bench.compare_speed()
         held = bench.compare_memory()
     usable = report.undisturbed(requests)
-    disturbed = len(usable) < 2 * options.rounds
+    rounds = {result.round for result in usable}
+    disturbed = len(rounds) < options.rounds
     shown = requests if disturbed else usable
-    print(f"\nthroughput over {len(shown) // 2} rounds: median (lowest..highest)")
+    if "haproxy" not in programs:
+        print("\nhaproxy: not found, so it has no row; apt-get install haproxy")
+    print(f"\nthroughput over {len({result.round for result in shown})} rounds, ", end="")
+    print("median (lowest..highest)")
     print("\n".join(report.throughput_lines(shown)))
+    print("\nbulk through one connection, and TLS handshakes with client certificates")
+    print("\n".join(report.speed_lines(transfers, admitted)))
     if disturbed:
         print(f"too few rounds left other processes at most {report.MAX_OTHERS:.0%}")
     print(f"\nmemory over {options.memory_rounds} rounds, {options.clients:,} clients")
@@ -125,45 +137,104 @@ class _Bench:
     """The roles, and what is measured in front of them."""
 
     def __init__(
-        self, stack: ExitStack, folder: Path, options: Options, journal: Journal, nginx: str
+        self,
+        stack: ExitStack,
+        folder: Path,
+        options: Options,
+        journal: Journal,
+        programs: Mapping[str, str],
     ) -> None:
         self._options = options
         self._journal = journal
-        self._nginx = nginx
+        self._programs = programs
+        self._nginx = programs["nginx"]
         fast_role, holding_role = free_addresses(2)
         self._setting = sides.Setting(folder, fast_role, holding_role)
         sides.make_certificates(self._setting)
-        self._fast_role = stack.enter_context(nginx_peer.role(nginx, folder, fast_role))
+        self._fast_role = stack.enter_context(nginx_peer.role(self._nginx, folder, fast_role))
         self._role_socket = stack.enter_context(
             sides.holding_role(folder, holding_role, max_held=2 * options.clients + 1_000)
         )
 
-    def compare_throughput(self, h2load: str) -> list[throughput.Throughput]:
-        """Measure both sides in turn. Both run all the time; the one not measured is idle.
+    def compare_speed(
+        self,
+    ) -> tuple[list[throughput.Throughput], list[bulk.Bulk], list[handshakes.Handshakes]]:
+        """Measure all sides in turn. All run all the time; those not measured are idle."""
+        with ExitStack() as stack:
+            running = [
+                stack.enter_context(nginx_peer.proxy(self._nginx, self._setting)),
+                stack.enter_context(sides.path(self._setting)),
+            ]
+            both = tuple(running)
+            if haproxy := self._programs.get("haproxy"):
+                running.append(stack.enter_context(haproxy_peer.proxy(haproxy, self._setting)))
+            return (
+                self._compare_throughput(running),
+                self._compare_bulk(both),
+                self._compare_handshakes(both),
+            )
 
-        Rounds that were disturbed are made up for, up to `_MOST_EXTRA_ROUNDS` of them.
-        """
+    def _compare_throughput(self, running: Sequence[sides.Side]) -> list[throughput.Throughput]:
+        """Rounds that were disturbed are made up for, up to `_MOST_EXTRA_ROUNDS` of them."""
         results: list[throughput.Throughput] = []
-        with (
-            nginx_peer.proxy(self._nginx, self._setting) as rival,
-            sides.path(self._setting) as ours,
-        ):
-            for number in range(1, self._options.rounds + _MOST_EXTRA_ROUNDS + 1):
-                for side in (rival, ours):
-                    result = throughput.measure(
-                        h2load,
+        for number in range(1, self._options.rounds + _MOST_EXTRA_ROUNDS + 1):
+            for side in running:
+                result = throughput.measure(
+                    self._programs["h2load"],
+                    side,
+                    self._fast_role,
+                    http=self._options.http,
+                    number=number,
+                    duration_s=self._options.duration_s,
+                    folder=self._setting.folder,
+                )
+                self._journal.add(result)
+                results.append(result)
+            if len(report.undisturbed(results)) == len(running) * self._options.rounds:
+                break
+        return results
+
+    def _compare_bulk(self, both: Sequence[sides.Side]) -> list[bulk.Bulk]:
+        results = []
+        for number in range(1, self._options.rounds + 1):
+            for direction in bulk.DIRECTIONS:
+                for side in both:
+                    result = bulk.measure(
+                        self._programs["curl"],
                         side,
-                        self._fast_role,
-                        http=self._options.http,
+                        self._setting,
+                        direction=direction,
+                        size_bytes=_BULK_BYTES,
                         number=number,
-                        duration_s=self._options.duration_s,
-                        folder=self._setting.folder,
                     )
                     self._journal.add(result)
                     results.append(result)
-                if len(report.undisturbed(results)) == 2 * self._options.rounds:
-                    break
         return results
+
+    def _compare_handshakes(self, both: Sequence[sides.Side]) -> list[handshakes.Handshakes]:
+        results = []
+        for number in range(1, self._options.rounds + 1):
+            for side in both:
+                self._wait_for_no_held()
+                result = handshakes.measure(
+                    side,
+                    self._setting,
+                    self._role_socket,
+                    clients=self._options.clients,
+                    number=number,
+                )
+                self._journal.add(result)
+                results.append(result)
+        self._wait_for_no_held()
+        return results
+
+    def _wait_for_no_held(self) -> None:
+        wait_until(
+            "no stream is held",
+            lambda: sides.status_of(self._role_socket).get("held") == 0 or None,
+            [],
+            timeout_s=sides.START_TIMEOUT_S,
+        )
 
     def compare_memory(self) -> list[memory.Memory]:
         """Measure both sides in turn, each time with new processes, whose heaps are fresh."""
@@ -201,9 +272,9 @@ def _parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--duration-s", type=_positive, help="of each throughput measurement; default 4"
     )
-    parser.add_argument("--memory-rounds", type=_positive, help="default 5")
+    parser.add_argument("--memory-rounds", type=_positive, help="default 3")
     parser.add_argument(
-        "--clients", type=_positive, help="that hold a request or are idle; default 2000"
+        "--clients", type=_positive, help="that hold a stream or are idle; default 2000"
     )
     parser.add_argument(
         "--output",
@@ -212,7 +283,7 @@ def _parse(arguments: Sequence[str]) -> Options:
         help="file for the raw rounds as JSON lines, overwritten; default %(default)s",
     )
     given = parser.parse_args(arguments)
-    rounds, duration_s, memory_rounds, clients = (2, 2, 1, 400) if given.quick else (5, 4, 5, 2_000)
+    rounds, duration_s, memory_rounds, clients = (2, 2, 1, 400) if given.quick else (5, 4, 3, 2_000)
     return Options(
         http=given.http,
         rounds=given.rounds or rounds,
@@ -247,10 +318,10 @@ def _problem(options: Options) -> str | None:
 
 
 def _programs() -> dict[str, str]:
-    """Find those of `PROGRAMS` that are there."""
+    """Find those of the programs that are there."""
     # Debian has nginx where only root looks.
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
-    found = {name: shutil.which(name, path=path) for name in PROGRAMS}
+    found = {name: shutil.which(name, path=path) for name in (*PROGRAMS, *OPTIONAL_PROGRAMS)}
     return {name: program for name, program in found.items() if program is not None}
 
 

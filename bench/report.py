@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
+from bench.bulk import DIRECTIONS
 from bench.memory import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from bench.bulk import Bulk
+    from bench.handshakes import Handshakes
     from bench.memory import Memory, State
     from bench.throughput import Throughput
 
@@ -55,13 +58,58 @@ def throughput_lines(results: Sequence[Throughput]) -> list[str]:
         ("CPU us/request", ".1f", _cpu_us),
     ]
     rows = [["", *(name for name, _, _ in figures)]]
-    for side in (RIVAL, OURS):
+    names = dict.fromkeys(result.side for result in results)
+    for side in names:
         spreads = [
             Spread.of(take(result) for result in results if result.side == side).text(form)
             for _, form, take in figures
         ]
         rows.append([side, *spreads])
-    ratios = [throughput_ratio(results, take).text(".2f") for _, _, take in figures]
+    for rival in names:
+        if rival != OURS:
+            ratios = [throughput_ratio(results, take, rival).text(".2f") for _, _, take in figures]
+            rows.append([f"{OURS}/{rival}", *ratios])
+    return _table(rows)
+
+
+def speed_lines(transfers: Sequence[Bulk], admitted: Sequence[Handshakes]) -> list[str]:
+    """Give the table of transfers and handshakes."""
+    columns: list[tuple[str, str, dict[tuple[str, int], float]]] = []
+    for direction in DIRECTIONS:
+        alike = [each for each in transfers if each.direction == direction]
+        columns += [
+            (
+                f"{direction} MB/s",
+                ",.0f",
+                {(each.side, each.round): each.mb_per_s for each in alike},
+            ),
+            (
+                "CPU s/GB",
+                ".2f",
+                {(each.side, each.round): sum(each.cpu_s_per_gb.values()) for each in alike},
+            ),
+        ]
+    columns += [
+        ("handshakes/s", ",.0f", {(each.side, each.round): each.per_s for each in admitted}),
+        (
+            "CPU us",
+            ",.0f",
+            {(each.side, each.round): sum(each.cpu_us.values()) for each in admitted},
+        ),
+    ]
+    rows = [["", *(name for name, _, _ in columns)]]
+    for side in (RIVAL, OURS):
+        spreads = [
+            Spread.of(value for (at, _), value in values.items() if at == side).text(form)
+            for _, form, values in columns
+        ]
+        rows.append([side, *spreads])
+    ratios = [
+        Spread.of(
+            value / values[RIVAL, number] for (at, number), value in values.items() if at == OURS
+        ).text(".2f")
+        for _, _, values in columns
+    ]
     return _table([*rows, [f"{OURS}/{RIVAL}", *ratios]])
 
 
@@ -101,20 +149,22 @@ def verdict(throughput: Sequence[Throughput], memory: Sequence[Memory], *, distu
     requests = throughput_ratio(throughput, lambda result: result.requests_per_s)
     p99 = throughput_ratio(throughput, lambda result: result.p99_ms)
     held = ", ".join(
-        f"{part} {memory_ratio(memory, part, 'held').median:.2f}"
+        f"{part} {memory_ratio(memory, part, 'long-poll').median:.2f}"
         for part in next(result for result in memory if result.side == OURS).private_bytes
     )
     reached = "reached" if requests.median >= GOAL_REQUESTS else "missed"
     return (
         f"{OURS}/{RIVAL}: requests/s {requests.text('.2f')}, "
         f"goal {GOAL_REQUESTS} {'not judged, too disturbed' if disturbed else reached}; "
-        f"p99 {p99.text('.2f')}; memory a held client: {held}"
+        f"p99 {p99.text('.2f')}; memory a held long-poll: {held}"
     )
 
 
-def throughput_ratio(results: Sequence[Throughput], take: Callable[[Throughput], float]) -> Spread:
-    """Compare a figure of both sides, round by round."""
-    rivals = {result.round: take(result) for result in results if result.side == RIVAL}
+def throughput_ratio(
+    results: Sequence[Throughput], take: Callable[[Throughput], float], rival: str = RIVAL
+) -> Spread:
+    """Compare a figure of ours with that of a rival, round by round."""
+    rivals = {result.round: take(result) for result in results if result.side == rival}
     ours = [result for result in results if result.side == OURS]
     return Spread.of(take(result) / rivals[result.round] for result in ours)
 

@@ -147,6 +147,7 @@ external = "{HOLDING_PREFIX}"
 internal = "http://{setting.holding_role}"
 authentication = "certificate"
 hold = true
+max_body_bytes = 4000000000
 """)
     with (
         _cmgmux("gateway", ["gateway", str(gateway)], folder) as gateway_process,
@@ -190,9 +191,16 @@ def holding_role(folder: Path, address: str, *, max_held: int) -> Iterator[Path]
 
 
 def swarm(
-    side: Side, setting: Setting, admin_socket: Path, *, first_client: int, clients: int, rate: int
+    side: Side,
+    setting: Setting,
+    admin_socket: Path,
+    *,
+    kind: str,
+    first_client: int,
+    clients: int,
+    rate: int,
 ) -> Process:
-    """Start clients that each hold a request, at most `rate` a second."""
+    """Start clients that each hold a stream of `kind`, at most `rate` a second."""
     pki = setting.pki
     command = [
         "load",
@@ -202,10 +210,12 @@ def swarm(
         f"--certificate={pki / 'client.pem'}",
         f"--key={pki / 'client.key'}",
         f"--path={HOLDING_PREFIX}/notifications",
+        f"--kind={kind}",
         f"--first-client={first_client}",
         f"--clients={clients}",
         f"--connect-rate-per-s={rate}",
         f"--admin-socket={admin_socket}",
+        "--processes=1",
     ]
     return _cmgmux(admin_socket.stem, command, setting.folder)
 

@@ -50,6 +50,10 @@ _ROLE: Final = """\
 """
 
 _PROXY: Final = """\
+    map $http_upgrade $connection_to_role {{
+        websocket upgrade;
+        default "";
+    }}
     upstream fast_role {{
         server {fast_role};
         keepalive {kept};
@@ -67,8 +71,12 @@ _PROXY: Final = """\
         ssl_certificate_key {pki}/gateway.key;
         ssl_client_certificate {pki}/client-ca.pem;
         ssl_verify_client optional;
+        client_max_body_size 0;
         proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection $connection_to_role;
+        proxy_request_buffering off;
+        proxy_buffering off;
         proxy_read_timeout 900s;
         location {fast_prefix}/ {{ proxy_pass http://fast_role/; }}
         location {holding_prefix}/ {{ proxy_pass http://holding_role/; }}
