@@ -18,7 +18,7 @@ OURS = {
     "net": {"mux", "exchange"},
     "gateway": {"mux", "exchange", "net"},
     "point": {"mux", "exchange", "net"},
-    "load": {"net"},
+    "load": {"exchange", "net"},
     "sim": {"mux"},
     "py": {"exchange", "net", "gateway", "point", "load"},
 }

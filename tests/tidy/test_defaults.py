@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
+OF_THE_COMMAND = {"run", "json", "processes", "watch", "report"}
+"""Options that the native side does not know."""
+
+
 def native(kind: str) -> dict[str, Any]:
     """Give the native side's optional settings with their defaults."""
     defaults: dict[str, Any] = json.loads(_native.config_defaults(kind))
@@ -38,11 +42,12 @@ def of_model(model: type[BaseModel]) -> dict[str, Any]:
 
 def of_command(command: Callable[..., object]) -> dict[str, Any]:
     """Give a command's options with their defaults, without those that are no settings."""
-    return {
-        name: parameter.default
+    options = {
+        name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in inspect.signature(command).parameters.items()
-        if parameter.default is not parameter.empty and name not in {"run", "json"}
+        if parameter.default is not parameter.empty
     }
+    return {name: default for name, default in options.items() if name not in OF_THE_COMMAND}
 
 
 @pytest.mark.parametrize(

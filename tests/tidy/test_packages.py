@@ -18,8 +18,8 @@ MODULES = sorted(SOURCE.glob("cmgmux/**/*.py"))
 
 LAYERS = [
     {"exceptions", "_native", "_toml_lines"},
-    {"_logging", "admin", "config", "pki"},
-    {"_backends"},
+    {"_logging", "admin", "config", "pki", "report"},
+    {"_backends", "_supervisor"},
     {"_service"},
     {"gateway", "connection_point", "load"},
     {"", "demo"},

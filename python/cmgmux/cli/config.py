@@ -5,14 +5,21 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 
-from cmgmux.config import GatewayConfig, PointConfig, load_any
+from cmgmux.cli.reference import reference
+from cmgmux.config import FileModel, GatewayConfig, PointConfig, load_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MODELS: Final[dict[str, type[FileModel]]] = {
+    "gateway": GatewayConfig,
+    "connection-point": PointConfig,
+}
+"""The settings of each kind of file."""
 
 config = App(name="config", help="Look at configuration files.")
 
@@ -62,8 +69,17 @@ def schema(kind: Literal["gateway", "connection-point"], /) -> None:
     Args:
         kind: Whose file.
     """
-    model = GatewayConfig if kind == "gateway" else PointConfig
-    print(json_module.dumps(model.model_json_schema(), indent=2))
+    print(json_module.dumps(MODELS[kind].model_json_schema(), indent=2))
+
+
+@config.command(name="reference")
+def print_reference(kind: Literal["gateway", "connection-point"], /) -> None:
+    """Print what may stand in a configuration file, as tables in Markdown.
+
+    Args:
+        kind: Whose file.
+    """
+    print(reference(MODELS[kind]), end="")
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

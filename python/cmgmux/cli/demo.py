@@ -177,11 +177,14 @@ class _Demo:
             for point in site.points
         ]
         for point in points:
-            self._wait(
-                f"the connection point {point.name} does not connect",
-                lambda point=point: is_connected(point.status() or {}) or None,  # type: ignore[misc]
-                _START_TIMEOUT_S,
-            )
+            self._wait_connected(point)
+
+    def _wait_connected(self, point: Child) -> None:
+        self._wait(
+            f"the connection point {point.name} does not connect",
+            lambda: is_connected(point.status() or {}) or None,
+            _START_TIMEOUT_S,
+        )
 
     def _all_held(self) -> Reading | None:
         reading = self._read()

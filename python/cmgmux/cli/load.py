@@ -53,7 +53,7 @@ def load(
     key: Path | None = None,
     clients: int = 1_000,
     first_client: int = 0,
-    kind: tuple[Kind, ...] = ("long-poll",),
+    kinds: Annotated[tuple[Kind, ...], Parameter(name="--kind")] = ("long-poll",),
     connect_rate_per_s: float = 500.0,
     connect_timeout_s: float = 10.0,
     response_timeout_s: float = 900.0,
@@ -90,7 +90,7 @@ def load(
         key: PEM file with its private key.
         clients: How many clients; each costs a descriptor and a port.
         first_client: The id of the first client; the others count up.
-        kind: What the clients hold; given several times, they take turns.
+        kinds: What the clients hold; given several times, they take turns.
         connect_rate_per_s: Most connections begun in a second.
         connect_timeout_s: For TCP and TLS together.
         response_timeout_s: The longest wait for a notification, and for an answer.
@@ -117,7 +117,7 @@ def load(
         "key": key and str(key),
         "clients": clients,
         "first_client": first_client,
-        "kinds": list(kind),
+        "kinds": list(kinds),
         "connect_rate_per_s": connect_rate_per_s,
         "connect_timeout_s": connect_timeout_s,
         "response_timeout_s": response_timeout_s,
