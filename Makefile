@@ -96,8 +96,25 @@ test-rust: $(TOOLS) ## Run the tests of the Rust crates
 test-python: $(NATIVE) ## Run the Python tests, end to end ones included; ARGS="-k name"
 	$(VENV)/bin/pytest $(ARGS)
 
+.PHONY: dist
+dist: $(TOOLS) ## Build the wheel and the source distribution into dist/
+	rm -rf dist
+	env -u PYO3_PYTHON $(VENV)/bin/maturin build --quiet --release --locked --sdist --out dist
+	@ls dist
+
+.PHONY: test-dist
+test-dist: dist ## Install either into an empty environment and run the demo there
+	@for package in dist/*.whl dist/*.tar.gz; do \
+		echo "installing $$package"; \
+		rm -rf build/empty; \
+		$(PYTHON) -m venv build/empty; \
+		env -u PYO3_PYTHON CARGO_TARGET_DIR=$(CURDIR)/target/sdist \
+			build/empty/bin/pip install --quiet "$$package"; \
+		(cd build && empty/bin/cmgmux demo --clients 60 --seconds 0); \
+	done
+
 .PHONY: check
-check: lint test ## What must pass before a change lands: lint and test
+check: lint test test-dist ## What must pass before a change lands: lint, tests, packages
 
 .PHONY: stubs
 stubs: build/stubs ## Generate the stub of the native module from its binary

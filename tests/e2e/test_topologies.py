@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import signal
 import socket
 import ssl
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,3 +181,29 @@ def targets_of(role: OddRole) -> list[str]:
     while not role.heads.empty():
         seen.append(role.heads.get().split()[1].decode())
     return seen
+
+
+def test_a_connection_point_that_stops_costs_no_request(
+    tmp_path: Path, curl: str, role: SampleRole
+) -> None:
+    site = Site("NYC", ("cp1", "cp2"), [mapping("/role", role.address)])
+    with Estate(tmp_path, curl, [site], instances=1) as estate:
+        stopping = estate.points["cp1"]
+        tls = ssl.create_default_context(cafile=estate.gateway_ca)
+        host, port = split(estate.instances[0].clients)
+        client = http.client.HTTPSConnection(host, port, timeout=DEADLINE_S, context=tls)
+        statuses: Counter[int] = Counter()
+        before = estate.exchanges("cp1")
+        with closing(client):
+            # Every request may have an effect, so none may be sent twice: the connection point
+            # that stops serves those that it has accepted and refuses the others unseen.
+            while stopping.is_running():
+                client.request("POST", "/role/echo", body=b"once", headers={"Host": SERVER_NAME})
+                answer = client.getresponse()
+                answer.read()
+                statuses[answer.status] += 1
+                if sum(statuses.values()) == 50:
+                    assert estate.exchanges("cp1") > before, "it has its share until then"
+                    stopping.signal(signal.SIGTERM)
+        assert stopping.wait() == 0
+        assert set(statuses) == {200}, statuses
