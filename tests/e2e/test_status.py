@@ -32,3 +32,20 @@ def test_a_watched_status_is_said_again_and_again_until_interrupted(
         status.signal(signal.SIGINT)
         assert status.wait() == 128 + signal.SIGINT
         assert status.log() == ""
+
+
+def test_several_processes_are_shown_even_if_one_does_not_answer(
+    path: GatedPath, tmp_path: Path
+) -> None:
+    folder = path.folder
+    command = [sys.executable, "-m", "cmgmux", "status", str(folder / "gateway.toml")]
+    with Process("status", [*command, str(folder / "point.toml"), "--json"], tmp_path) as status:
+        assert status.wait() == 0
+        roles = [json.loads(line)["role"] for line in status.output().splitlines()]
+        assert roles == ["gateway", "connection-point"]
+    gone = tmp_path / "gone.toml"
+    gone.write_text((folder / "gateway.toml").read_text().replace("gateway.sock", "gone.sock"))
+    with Process("status", [*command, str(gone)], tmp_path) as status:
+        assert status.wait() == 1
+        assert "ready" in status.output()
+        assert "gone.sock" in status.log()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ def pki(
     client: str = DevelopmentPki.client,
     days: int = DevelopmentPki.days,
     force: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Make certificates for development: never use them in production.
 
@@ -34,8 +36,9 @@ def pki(
         client: The client's common name.
         days: How long everything is valid.
         force: Replace what is there.
+        json: Print one JSON object instead of a line a file.
     """
     names = tuple(server_name) if server_name else DevelopmentPki.server_names
     plan = DevelopmentPki(site=site, point=point, server_names=names, client=client, days=days)
-    for path in plan.write(folder, force=force):
-        print(path)
+    files = [str(path) for path in plan.write(folder, force=force)]
+    print(json_module.dumps({"files": files}) if json else "\n".join(files))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmgmux.admin import fetch_status
-from cmgmux.exceptions import ConfigError
+from cmgmux.exceptions import ConfigError, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,35 +23,62 @@ if TYPE_CHECKING:
 
 
 def status(
-    where: Path,
+    first: Path,
     /,
-    *,
+    *others: Path,
     json: Annotated[bool, Parameter(negative="")] = False,
     timeout_s: float = 5.0,
     watch: Annotated[float | None, Parameter(validator=Number(gte=0.1, lte=3_600))] = None,
-) -> None:
-    """Show counters and state of a running process.
+) -> int:
+    """Show counters and state of running processes.
+
+    Of several processes each is shown, even if another does not answer; the exit status is 1 then.
 
     Args:
-        where: Its admin socket, or the configuration file that names it.
-        json: Print the status as one line of JSON.
-        timeout_s: How long it may take to answer.
-        watch: Show it again and again, with this pause in seconds, until Ctrl-C or its end.
+        first: The admin socket of a process, or the configuration file that names it.
+        others: Those of further processes.
+        json: Print each status as one line of JSON; of several with its socket as ``socket``.
+        timeout_s: How long each may take to answer.
+        watch: Show them again and again, with this pause in seconds, until Ctrl-C or until none
+            answers.
     """
-    socket = _socket(where)
+    sockets = [_socket(where) for where in (first, *others)]
     console = Console(highlight=False)
     while True:
-        current = fetch_status(socket, timeout_s=timeout_s)
-        if json:
-            print(json_module.dumps(current), flush=True)
-        else:
-            if watch is not None and console.is_terminal:
-                console.clear()
-            for title, rows in sections(current):
-                console.print(_table(title, rows))
-        if watch is None:
-            return
+        if not json and watch is not None and console.is_terminal:
+            console.clear()
+        silent = [
+            socket
+            for socket in sockets
+            if not _show(socket, console, json=json, timeout_s=timeout_s, alone=not others)
+        ]
+        if watch is None or len(silent) == len(sockets):
+            return 1 if silent else 0
         time.sleep(watch)
+
+
+def _show(socket: Path, console: Console, *, json: bool, timeout_s: float, alone: bool) -> bool:
+    """Show one status; of several, say which one does not answer and go on.
+
+    Raises:
+        StatusError: The only one does not answer.
+    """
+    try:
+        current = fetch_status(socket, timeout_s=timeout_s)
+    except StatusError as error:
+        if alone:
+            raise
+        print(f"cmgmux: {error}", file=sys.stderr)
+        return False
+    if json:
+        named = current if alone else {"socket": str(socket), **current}
+        print(json_module.dumps(named), flush=True)
+        return True
+    if not alone:
+        console.rule(str(socket), align="left")
+    for title, rows in sections(current):
+        console.print(_table(title, rows))
+    return True
 
 
 def sections(status: Mapping[str, Any], title: str = "") -> Iterator[tuple[str, Rows]]:
