@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import resource
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from cmgmux.demo.push import push_to_each
 from tests.e2e.path import GatedPath, mapping, read_past
 from tests.e2e.processes import DEADLINE_S, wait_until
 from tests.e2e.roles import MEBIBYTE, SampleRole
@@ -83,13 +83,7 @@ def test_nobody_waits_for_sleepers_or_for_bulk(tmp_path: Path, pki: Path, curl: 
             "a download under way", lambda: downloading.body.stat().st_size > MEBIBYTE or None
         )
 
-        connection = http.client.HTTPConnection(role.status()["address"], timeout=DEADLINE_S)
-        with closing(connection):
-            for client in range(CLIENTS):
-                connection.request("POST", f"/push?client={client}", body=f"news for {client}")
-                answer = connection.getresponse()
-                answer.read()
-                assert answer.status == http.client.ACCEPTED
+        assert push_to_each(role.status()["address"], range(CLIENTS)) == CLIENTS
         assert swarm.wait() == 0
         report = json.loads(swarm.output().splitlines()[-1])
         assert (report["answered"], report["wrong"], report["failed"]) == (CLIENTS, 0, 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from cmgmux.demo.push import push_to_each
 from tests.e2e.path import GatedPath, mapping
 from tests.e2e.processes import DEADLINE_S, Service, wait_until
 from tests.e2e.roles import SampleRole
@@ -172,14 +172,7 @@ def test_five_thousand_are_notified_while_another_thousand_die(
     role.wait_for("all held", lambda status: status["held"] == clients + others)
     doomed.kill()
     wait_until_as(before, path, role)
-    address = role.status()["address"]
-    connection = http.client.HTTPConnection(address, timeout=DEADLINE_S)
-    with closing(connection):
-        for client in range(clients):
-            connection.request("POST", f"/push?client={client}", body=f"news for {client}")
-            answer = connection.getresponse()
-            answer.read()
-            assert answer.status == http.client.ACCEPTED
+    assert push_to_each(role.status()["address"], range(clients)) == clients
     assert swarm.wait() == 0
     report = json.loads(swarm.output().splitlines()[-1])
     assert (report["answered"], report["wrong"], report["failed"]) == (clients, 0, 0)

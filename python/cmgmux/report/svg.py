@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _WIDTH: Final = 720
 _HEIGHT: Final = 300
 _LEFT: Final = 72
-_RIGHT: Final = 16
+_RIGHT: Final = 28
 _TOP: Final = 34
 _BOTTOM: Final = 64
 _MAX_TICKS: Final = 6

@@ -258,6 +258,36 @@ fn requests_alone_end_after_their_duration() {
 }
 
 #[test]
+fn latency_runs_from_the_time_due_even_if_the_request_left_later() {
+    let role = start_role(json!({}));
+    let gateway = Gateway::start(Behaviour::Forward(role.address()));
+    // Each request is held until a push, all on one connection, ten milliseconds apart.
+    let settings = json!({
+        "clients": 0,
+        "requests_per_s": 100.0,
+        "request_path": "/notifications?client=x",
+        "request_connections": 1,
+    });
+    let swarm = start_swarm(with(gateway.swarm_settings(), settings));
+    while swarm.status()["requests"]["due"].as_u64() < Some(51) {
+        std::thread::yield_now();
+    }
+    // At least half a second after the first was due.
+    for answered in 1..=2 {
+        await_count(&role, "held", 1);
+        assert_eq!(push(role.address(), "x", "go").status, 202);
+        while swarm.status()["requests"]["answered"].as_u64() < Some(answered) {
+            std::thread::yield_now();
+        }
+    }
+    end(&swarm);
+    let requests = swarm.report().requests.unwrap();
+    assert_eq!(requests.latency.at_least(Duration::from_millis(450)), 2, "{requests:?}");
+    assert!(requests.generator_lag.total() <= 1, "only the first found its connection free");
+    end(&role);
+}
+
+#[test]
 fn a_stall_counts_for_every_request_that_was_due_meanwhile() {
     // One connection whose server never answers: all that is due waits for it.
     let gateway = Gateway::start(Behaviour::Mute);
