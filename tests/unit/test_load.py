@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cmgmux.cli.app import run
 from cmgmux.cli.load import arguments, processes_for, progress_line, split, succeeded, summary_line
 from cmgmux.report.histogram import Histogram
 from cmgmux.report.memory import MemoryLog, private_bytes
@@ -260,3 +261,26 @@ def test_memory_of_a_process_is_read_or_noted() -> None:
     log.read()
     assert len(log.readings["self"]) == 1
     assert log.notes() == [f"the memory of nobody (process {2**22 + 1}) could not be read"]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--watch=gateway", "--watch: 'gateway' is not NAME=PID"),
+        ("--watch==5", "--watch: '=5' is not NAME=PID"),
+        ("--report=/nonexistent/report.html", "--report: no file can be made in /nonexistent"),
+        ("--kind=pigeon", 'Invalid value "pigeon"'),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_runs(
+    option: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = ["--target=localhost:1", "--server-name=a", "--ca=ca.pem", "--path=/a"]
+    assert run(["load", *required, option]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_an_admin_socket_is_for_one_process(capsys: pytest.CaptureFixture[str]) -> None:
+    required = ["--target=localhost:1", "--server-name=a", "--ca=ca.pem", "--path=/a"]
+    assert run(["load", *required, "--processes=2", "--admin-socket=s"]) == 2
+    assert "--admin-socket: is for a run with one process" in capsys.readouterr().err

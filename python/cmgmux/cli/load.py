@@ -345,7 +345,8 @@ def _page(path: Path | None) -> Iterator[Path | None]:
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             draft = Path(file.name)
     except OSError as error:
-        raise ConfigError(f"cannot be written: {error}", key="--report") from error
+        why = f"no file can be made in {path.parent}: {error.strerror}"
+        raise ConfigError(why, key="--report") from error
     try:
         yield draft
         draft.chmod(0o644)
