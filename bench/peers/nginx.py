@@ -71,15 +71,21 @@ _PROXY: Final = """\
         ssl_certificate_key {pki}/gateway.key;
         ssl_client_certificate {pki}/client-ca.pem;
         ssl_verify_client optional;
-        client_max_body_size 0;
         proxy_http_version 1.1;
-        proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection_to_role;
-        proxy_request_buffering off;
-        proxy_buffering off;
         proxy_read_timeout 900s;
-        location {fast_prefix}/ {{ proxy_pass http://fast_role/; }}
-        location {holding_prefix}/ {{ proxy_pass http://holding_role/; }}
+        location {fast_prefix}/ {{
+            proxy_set_header Connection "";
+            proxy_pass http://fast_role/;
+        }}
+        # Streams and bulk are passed on as they come.
+        location {holding_prefix}/ {{
+            client_max_body_size 0;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_to_role;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            proxy_pass http://holding_role/;
+        }}
     }}
 """
 
