@@ -37,6 +37,8 @@ use tally::Tally;
 
 /// Handshakes under way at a time, in all shards together.
 const MAX_HANDSHAKES: usize = 64;
+/// What the last requests get to leave, beyond the duration in which they become due.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// What the shards get to put their finished tasks away.
 const END_GRACE: Duration = Duration::from_secs(1);
 
@@ -167,7 +169,7 @@ impl End {
         let over = async {
             tally.ramped().await;
             match self.duration {
-                Some(duration) => sleep(duration).await,
+                Some(duration) => sleep(duration + LAST_REQUESTS).await,
                 None if self.has_clients => tally.clients_ended().await,
                 None => std::future::pending().await,
             }

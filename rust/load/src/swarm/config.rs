@@ -21,7 +21,7 @@ use super::kinds::Kind;
 const MAX_CLIENTS: u64 = 200_000;
 /// The longest `path`; see [`TARGET_RULE`].
 const MAX_PATH_BYTES: usize = 2_048;
-/// The slowest and the fastest `connect_rate_per_s`.
+/// The slowest and the fastest `connect_rate_per_s`; also the slowest `requests_per_s`.
 const MIN_RATE: f64 = 0.1;
 const MAX_RATE: f64 = 100_000.0;
 /// The most that `requests_per_s` and `request_connections` may be.
@@ -72,14 +72,14 @@ pub struct SwarmConfig {
     /// 0 goes on until the swarm is stopped.
     #[serde(default = "default_messages_per_client")]
     pub messages_per_client: u64,
-    /// Requests that become due in a second once all clients are connected, 0 to 1,000,000; default
-    /// 0, none.
+    /// Requests that become due in a second once all clients are connected, 0.1 to 1,000,000;
+    /// default 0, none.
     #[serde(default)]
     pub requests_per_s: f64,
     /// What the requests ask for: a path with its query. Needed by `requests_per_s`.
     #[serde(default)]
     pub request_path: Option<String>,
-    /// Connections that the requests share, 1 to 1,024; default 16.
+    /// Connections that the requests share, 1 to 1,024, and at least one for each thread; default 16.
     #[serde(default = "default_request_connections")]
     pub request_connections: usize,
     /// How long the requests go on, in seconds; then the swarm ends. Default 0: until every client has
@@ -204,9 +204,11 @@ impl SwarmConfig {
 
     /// The rate of the requests, if there are to be any.
     pub(super) fn request_rate(&self) -> Result<Option<f64>, ConfigError> {
-        let allowed = 0.0..=MAX_REQUEST_RATE;
-        let rate = setting::within("requests_per_s", self.requests_per_s, allowed)?;
-        Ok((rate > 0.0).then_some(rate))
+        if self.requests_per_s == 0.0 {
+            return Ok(None);
+        }
+        let allowed = MIN_RATE..=MAX_REQUEST_RATE;
+        setting::within("requests_per_s", self.requests_per_s, allowed).map(Some)
     }
 
     /// The connections of the requests.

@@ -388,6 +388,7 @@ fn swarm_settings_are_checked_by_name() {
         ("shards", json!({ "shards": 17 })),
         ("kinds", json!({ "kinds": [] })),
         ("requests_per_s", json!({ "requests_per_s": -1.0 })),
+        ("requests_per_s", json!({ "requests_per_s": 1e-300 })),
         ("request_path", json!({ "requests_per_s": 1.0 })),
         ("request_path", json!({ "requests_per_s": 1.0, "request_path": "hello" })),
         ("request_connections", json!({ "request_connections": 0 })),

@@ -1,5 +1,6 @@
 //! A request is held until a notification answers it.
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::super::client::{Client, Next};
@@ -12,8 +13,7 @@ pub(in crate::swarm) async fn hold(
 ) -> Result<(), Failure> {
     client.record.connected();
     loop {
-        let is_kept = client.in_time(notification(client, &mut connection)).await?;
-        let (text, is_kept) = is_kept;
+        let (text, is_kept) = client.in_time(notification(client, &mut connection)).await?;
         if client.receive(&text)? == Next::Nothing {
             return Ok(());
         }
@@ -27,7 +27,7 @@ pub(in crate::swarm) async fn hold(
 async fn notification(
     client: &Client,
     connection: &mut Connection,
-) -> Result<(bytes::Bytes, bool), Failure> {
+) -> Result<(Bytes, bool), Failure> {
     loop {
         connection.send(&client.request("Accept: application/json\r\n")).await?;
         let answer = connection.answer().await?;
