@@ -1,0 +1,135 @@
+//! Our channel: a connection point dials, the instance opens streams.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use cmgmux_net::pki::{Authority, PemPair};
+use cmgmux_net::tls::{
+    Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, channel_dialer, load_roots,
+    server_name,
+};
+use cmgmux_net::{
+    Channel, End, Established, Hello, Id, Limits, Offer, RecvStream, SendStream, StreamKind, greet,
+};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use crate::mux::{Mux, Peer, Rx, Tx};
+
+pub(crate) struct Cmgmux;
+
+/// The certificates of both ends, in files as users have them.
+static PKI: LazyLock<Pki> = LazyLock::new(|| Pki::make().expect("certificates can be made"));
+
+struct Pki {
+    point: Credentials,
+    server: Credentials,
+    trust: Trust,
+    gateway_ca: Arc<rustls::RootCertStore>,
+}
+
+impl Pki {
+    fn make() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("cmgmux-bench-mux-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let pki = Self::make_in(&folder);
+        std::fs::remove_dir_all(&folder)?;
+        pki
+    }
+
+    fn make_in(folder: &std::path::Path) -> Result<Self> {
+        let (gateway, site) = (Authority::create("gateway", 30)?, Authority::create("site", 30)?);
+        let write = |name: &str, pem: &PemPair| -> Result<(PathBuf, PathBuf)> {
+            let (certificate, key) =
+                (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+            std::fs::write(&certificate, &pem.certificate)?;
+            std::fs::write(&key, &pem.key)?;
+            Ok((certificate, key))
+        };
+        let load = |(certificate, key): (PathBuf, PathBuf)| {
+            let certificate = FileSetting::new("certificate", &certificate);
+            Credentials::load(certificate, FileSetting::new("key", &key))
+        };
+        let (gateway_ca, _) = write("gateway-ca", gateway.pem())?;
+        let (site_ca, _) = write("site-ca", site.pem())?;
+        Ok(Self {
+            point: load(write("point", &site.issue_connection_point("NYC", "cp1")?)?)?,
+            server: load(write("server", &gateway.issue_server(&["localhost"])?)?)?,
+            trust: Trust::load(&[TrustedCa { ca: site_ca, sites: vec!["NYC".to_owned()] }])?,
+            gateway_ca: load_roots(FileSetting::new("gateway_ca", &gateway_ca))?,
+        })
+    }
+}
+
+impl Peer for Cmgmux {
+    const ACCEPTOR_OPENS: bool = true;
+
+    type Listener = TcpListener;
+
+    fn bind() -> Result<(TcpListener, SocketAddr)> {
+        super::listen()
+    }
+
+    async fn accept(listener: TcpListener) -> Result<impl Mux> {
+        listener.set_nonblocking(true)?;
+        let (socket, _) = tokio::net::TcpListener::from_std(listener)?.accept().await?;
+        let tls = channel_acceptor(&PKI.server, &PKI.trust);
+        let offer = Offer::receive(socket, tls, &PKI.trust).await?;
+        start(offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await?)
+    }
+
+    async fn dial(address: SocketAddr) -> Result<impl Mux> {
+        let tls = channel_dialer(&PKI.point, Arc::clone(&PKI.gateway_ca));
+        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
+        let name = server_name("localhost", "server_name")?;
+        start(greet(TcpStream::connect(address).await?, tls, name, hello).await?)
+    }
+}
+
+fn start(established: Established) -> Result<Channel> {
+    let (channel, driver) = Channel::start(established)?;
+    spawn_local(driver);
+    Ok(channel)
+}
+
+impl Mux for Channel {
+    type Tx = SendStream;
+    type Rx = RecvStream;
+
+    async fn open(&self) -> Result<(SendStream, RecvStream)> {
+        loop {
+            let possible = self.opens_possible();
+            match self.try_open(StreamKind::Exchange) {
+                Err(cmgmux_net::OpenError::NoTicket) => possible.await,
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
+    async fn accept(&self) -> Result<(SendStream, RecvStream)> {
+        let incoming = Channel::accept(self).await.context("the channel ended")?;
+        Ok((incoming.send, incoming.recv))
+    }
+}
+
+impl Tx for SendStream {
+    async fn write(&mut self, data: Bytes, last: bool) -> Result<()> {
+        self.ready().await?;
+        Ok(self.send(data, if last { End::Stream } else { End::None })?)
+    }
+}
+
+impl Rx for RecvStream {
+    async fn read(&mut self, _scratch: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.chunk().await? {
+                None => return Ok(0),
+                Some(chunk) if chunk.data.is_empty() => {}
+                Some(chunk) => return Ok(chunk.data.len()),
+            }
+        }
+    }
+}
