@@ -124,6 +124,10 @@ stubs: build/stubs ## Generate the stub of the native module from its binary
 bench: $(INSTALLED) ## Run the benchmarks on the release build; ARGS are theirs
 	$(DEMO)/bin/python -m bench.path $(ARGS)
 
+.PHONY: bench-mux
+bench-mux: $(INSTALLED) ## Compare the multiplexer with its rivals; ARGS="--scenario echo"
+	$(DEMO)/bin/python -m bench.mux $(ARGS)
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf target build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,11 +56,17 @@ class Facts:
         ]
 
 
-def gather(arguments: Sequence[str], programs: Mapping[str, str], *, git: str | None) -> Facts:
+def gather(
+    arguments: Sequence[str],
+    programs: Mapping[str, str],
+    *,
+    git: str | None,
+    module: str = "bench.path",
+) -> Facts:
     """Ask the machine, and each of `programs`, names and paths, for its version."""
     return Facts(
         at=time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        command=shlex.join(["python", "-m", "bench.path", *arguments]),
+        command=shlex.join(["python", "-m", module, *arguments]),
         cpu=_cpu(),
         cores=cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -83,7 +89,7 @@ def _cpu() -> str:
 
 def _version(command: list[str]) -> str:
     output = subprocess.run(command, capture_output=True, text=True, check=True)
-    match = re.search(r"(?:/|version |curl )(\d[\w.]*)", output.stdout + output.stderr)
+    match = re.search(r"(?:/|version |curl |cargo )(\d[\w.]*)", output.stdout + output.stderr)
     return match[1] if match else "unknown"
 
 

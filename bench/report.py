@@ -69,7 +69,7 @@ def throughput_lines(results: Sequence[Throughput]) -> list[str]:
         if rival != OURS:
             ratios = [throughput_ratio(results, take, rival).text(".2f") for _, _, take in figures]
             rows.append([f"{OURS}/{rival}", *ratios])
-    return _table(rows)
+    return table(rows)
 
 
 def speed_lines(transfers: Sequence[Bulk], admitted: Sequence[Handshakes]) -> list[str]:
@@ -110,7 +110,7 @@ def speed_lines(transfers: Sequence[Bulk], admitted: Sequence[Handshakes]) -> li
         ).text(".2f")
         for _, _, values in columns
     ]
-    return _table([*rows, [f"{OURS}/{RIVAL}", *ratios]])
+    return table([*rows, [f"{OURS}/{RIVAL}", *ratios]])
 
 
 def undisturbed(results: Iterable[Throughput]) -> list[Throughput]:
@@ -141,7 +141,7 @@ def memory_lines(results: Sequence[Memory]) -> list[str]:
     for part in [part for side, part in parts if side == OURS]:
         ratios = [memory_ratio(results, part, state).text(".2f") for state in STATES]
         rows.append([f"{part}/{RIVAL}", *ratios])
-    return _table(rows)
+    return table(rows)
 
 
 def verdict(throughput: Sequence[Throughput], memory: Sequence[Memory], *, disturbed: bool) -> str:
@@ -187,7 +187,8 @@ def _cpu_us(result: Throughput) -> float:
     return sum(time_us for name, time_us in result.cpu_us.items() if name not in ends)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the cells of rows; the first row is the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
