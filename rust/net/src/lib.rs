@@ -25,5 +25,6 @@ pub use cmgmux_mux::{CloseCode, Hello, Limits, StreamCode, StreamKind};
 pub use handshake::{Established, HANDSHAKE_TIMEOUT, HandshakeError, Offer, Peer, greet};
 pub use id::Id;
 pub use identity::PeerIdentity;
+pub use link::poll_send;
 pub use service::{ConfigError, Service, ServiceError};
 pub use stream::{Chunk, RecvStream, SendStream, StreamError};

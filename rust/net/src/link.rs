@@ -160,22 +160,37 @@ impl Link {
 
     /// Hands encrypted bytes to the kernel until none are left.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut TrySocket(&self.socket)) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.socket.poll_write_ready(cx))?;
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        Poll::Ready(Ok(()))
+        let Self { socket, tls, .. } = self;
+        poll_send(cx, socket, &mut 0, |socket| tls.write_tls(socket))
     }
 
     /// Tells the peer that nothing more will come.
     pub(crate) fn close(&mut self) {
         self.tls.send_close_notify();
+    }
+}
+
+/// Hands ciphertext to the socket until `write` has none left and returns 0, and adds the bytes taken
+/// to `sent`, also when the socket takes no more for now.
+///
+/// # Errors
+///
+/// Those of the socket and of `write`.
+pub fn poll_send(
+    cx: &mut Context<'_>,
+    socket: &TcpStream,
+    sent: &mut u64,
+    mut write: impl FnMut(&mut dyn Write) -> io::Result<usize>,
+) -> Poll<io::Result<()>> {
+    loop {
+        match write(&mut TrySocket(socket)) {
+            Ok(0) => return Poll::Ready(Ok(())),
+            Ok(length) => *sent += length as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready!(socket.poll_write_ready(cx))?;
+            }
+            Err(error) => return Poll::Ready(Err(error)),
+        }
     }
 }
 

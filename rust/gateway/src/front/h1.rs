@@ -336,7 +336,7 @@ impl Side for H1<'_> {
     }
 
     fn has_output(&self) -> bool {
-        !self.client.output.is_empty()
+        self.client.has_output()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), &'static str>> {

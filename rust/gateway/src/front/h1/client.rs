@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use cmgmux_net::poll_send;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -57,14 +58,24 @@ impl Client {
         Poll::Ready(Ok(read))
     }
 
-    /// Sends all of `output`.
+    /// Whether something waits for the client to read: in `output`, or encrypted already.
+    pub(in crate::front) fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.io.get_ref().1.wants_write()
+    }
+
+    /// Sends all of `output`. What the socket takes counts as moved even if no more of `output` could
+    /// be encrypted: a client that reads slowly has not stalled.
     pub(in crate::front) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.output.has_remaining() {
+        loop {
+            let (socket, tls) = self.io.get_mut();
+            ready!(poll_send(cx, socket, &mut self.moved_bytes, |socket| tls.write_tls(socket)))?;
+            if !self.output.has_remaining() {
+                break;
+            }
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.output))?;
             self.output.advance(written);
             self.moved_bytes += written as u64;
         }
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.output = BytesMut::new();
         Poll::Ready(Ok(()))
     }
