@@ -1,6 +1,7 @@
 //! The state of one channel, and the calls of the application.
 
 mod input;
+mod links;
 mod output;
 
 use std::collections::VecDeque;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
+use self::links::Links;
 use crate::config::Config;
 use crate::credit;
 use crate::error::{CloseCode, StreamCode, UsageError};
@@ -105,6 +107,19 @@ pub struct Counters {
     pub queued_bytes: u64,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
+    /// Times that the channel moved to a new link.
+    pub resumes: u64,
+    /// Bytes that were to be sent again because of that.
+    pub replayed_bytes: u64,
+}
+
+/// What has run out of time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Expiry {
+    /// The link is silent: it counts as dead.
+    Link,
+    /// There was no new link in time: the channel has ended, and its streams with it.
+    Channel,
 }
 
 /// A frame of a stream that has to go out before data.
@@ -120,6 +135,10 @@ enum Pending {
 /// Feed it received bytes with [`handle_input`](Self::handle_input) and the time with
 /// [`handle_timeout`](Self::handle_timeout); then drain [`poll_output`](Self::poll_output) until it
 /// says that there is nothing to write, and come back at [`next_deadline`](Self::next_deadline).
+///
+/// It outlives its link: after [`handle_link_lost`](Self::handle_link_lost) the connection point's end
+/// makes a [`claim`](Self::claim), the instance's [handles](Self::handle_claim) it, and the answer
+/// [goes back](Self::handle_resumed).
 #[derive(Debug)]
 pub struct Channel {
     config: Config,
@@ -131,6 +150,7 @@ pub struct Channel {
     scheduler: Scheduler,
     ring: Ring,
     liveness: Liveness,
+    links: Links,
 
     /// Frames of streams to go out before data, in order; at most three a stream.
     pending: VecDeque<(StreamId, Pending)>,
@@ -178,6 +198,7 @@ impl Channel {
             scheduler: Scheduler::default(),
             ring: Ring::default(),
             liveness: Liveness::new(&config, now),
+            links: Links::default(),
             pending: VecDeque::new(),
             untracked: BytesMut::new(),
             ping: None,
@@ -207,10 +228,14 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`UsageError::NoTicket`] until [`Application::tickets`], [`UsageError::Draining`] for good.
+    /// [`UsageError::NoTicket`] until [`Application::tickets`], [`UsageError::Detached`] until there is
+    /// a new link, [`UsageError::Draining`] for good.
     pub fn open(&mut self, kind: StreamKind, token: Token) -> Result<StreamId, UsageError> {
         if self.peer_draining {
             return Err(UsageError::Draining);
+        }
+        if !self.links.is_attached() {
+            return Err(UsageError::Detached);
         }
         if self.opens >= self.max_opens {
             return Err(UsageError::NoTicket);

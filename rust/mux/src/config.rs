@@ -50,9 +50,12 @@ pub struct Config {
     /// Time without acknowledged progress after which a busy link is probed: 1 s, or three
     /// round-trip times if that is longer.
     pub busy_probe: Duration,
-    /// Time that a probe may stay unanswered before the link counts as dead: 5 s, or four
+    /// Time that a probe may stay unanswered before the link counts as dead: 3 s, or four
     /// round-trip times if that is longer.
     pub probe_timeout: Duration,
+    /// Time that a channel without a link waits for a new one: 60 s. What is under way is kept for
+    /// that long.
+    pub resume_window: Duration,
 }
 
 impl Default for Config {
@@ -66,7 +69,8 @@ impl Default for Config {
             ack_bytes: 32 * 1024,
             idle_probe: Duration::from_secs(15),
             busy_probe: Duration::from_secs(1),
-            probe_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
+            resume_window: Duration::from_secs(60),
         }
     }
 }

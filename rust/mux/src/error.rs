@@ -59,14 +59,34 @@ pub enum ProtocolError {
         what: &'static str,
     },
     /// The peer acknowledged a position outside of what is in flight.
-    #[error("peer acknowledged position {position}; {acked}..={sent} is possible")]
+    #[error("peer acknowledged position {position}; {acked}..={encoded} is possible")]
     AckRange {
         /// The position it named.
         position: u64,
         /// The position it had acknowledged before.
         acked: u64,
-        /// The position sent so far.
-        sent: u64,
+        /// The position encoded so far.
+        encoded: u64,
+    },
+    /// The peer resumes from a position at which bytes would be missing or made up.
+    #[error("peer resumes at {what} {position}; {first}..={last} is possible")]
+    ResumeRange {
+        /// Which of its positions.
+        what: &'static str,
+        /// The position it named.
+        position: u64,
+        /// The first possible one.
+        first: u64,
+        /// The last possible one.
+        last: u64,
+    },
+    /// What the peer sends again does not end where it has been applied before.
+    #[error("replayed {frame} frame runs {excess_bytes} bytes beyond what was applied before")]
+    ReplayBoundary {
+        /// The frame's name.
+        frame: &'static str,
+        /// Bytes beyond the boundary.
+        excess_bytes: u64,
     },
     /// A reset names another length than what arrived.
     #[error("reset of stream {stream} at offset {claimed}, but {received} bytes arrived")]
@@ -100,6 +120,7 @@ impl ProtocolError {
             Self::OpenLimit { .. } => CloseCode::OPEN_LIMIT,
             Self::StreamState { .. } | Self::FinalOffset { .. } => CloseCode::STREAM_STATE,
             Self::AckRange { .. } => CloseCode::ACK_RANGE,
+            Self::ResumeRange { .. } | Self::ReplayBoundary { .. } => CloseCode::RESUME_RANGE,
             Self::Version { .. } => CloseCode::VERSION,
         }
     }
@@ -115,6 +136,9 @@ pub enum UsageError {
     /// The peer is draining and takes no new streams.
     #[error("the peer is draining and takes no new streams")]
     Draining,
+    /// The channel has no link at present.
+    #[error("the channel waits for a new link")]
+    Detached,
     /// No stream with this id is live.
     #[error("no live stream has this id")]
     UnknownStream,
@@ -214,5 +238,23 @@ codes! {
         DRAINING = 13, "the instance is draining";
         /// A fault of this end.
         INTERNAL = 14, "internal fault";
+        /// A resume at a position where bytes would be missing or made up.
+        RESUME_RANGE = 15, "impossible resume";
+    }
+}
+
+codes! {
+    /// What became of a RESUME; travels in RESUMED.
+    ResumeCode {
+        /// The channel goes on over this link.
+        ACCEPTED = 0, "accepted";
+        /// No channel of this connection point answers to the id and the proof.
+        UNKNOWN_CHANNEL = 1, "no such channel, or not this connection point's";
+        /// The channel belongs to another instance.
+        WRONG_INSTANCE = 2, "wrong instance";
+        /// An attempt with the same number or a later one came first.
+        STALE_EPOCH = 3, "a later attempt came first";
+        /// Too many failed attempts, or no room to take the link; the channel stays as it is.
+        BUSY = 4, "not now";
     }
 }

@@ -53,6 +53,10 @@ pub mod kind {
     pub const HELLO: u8 = 0x13;
     /// Untracked: TLV, see [`HelloOk`](crate::HelloOk).
     pub const HELLO_OK: u8 = 0x14;
+    /// Untracked: see [`Resume`](crate::Resume).
+    pub const RESUME: u8 = 0x15;
+    /// Untracked: see [`Resumed`](crate::Resumed).
+    pub const RESUMED: u8 = 0x16;
     /// Untracked: `code: u32`, then text.
     pub const CLOSE: u8 = 0x17;
 
@@ -78,6 +82,8 @@ pub mod kind {
             PONG => "PONG",
             HELLO => "HELLO",
             HELLO_OK => "HELLO_OK",
+            RESUME => "RESUME",
+            RESUMED => "RESUMED",
             CLOSE => "CLOSE",
             _ => "unknown",
         }
@@ -277,7 +283,7 @@ pub enum Control {
 }
 
 impl Control {
-    /// Decodes the body of a frame of any type but OPEN, DATA, HELLO and HELLO_OK.
+    /// Decodes the body of a frame of any type but OPEN, DATA and those of the handshake.
     ///
     /// # Errors
     ///
@@ -286,7 +292,7 @@ impl Control {
     pub fn decode(header: &Header, body: &[u8]) -> Result<Self, ProtocolError> {
         let frame = kind::name(header.kind);
         let malformed = |what| ProtocolError::Malformed { frame, what };
-        let mut body = Body { frame, rest: body };
+        let mut body = Body::new(frame, body);
         let control = match header.kind {
             kind::CREDIT => Self::Credit { max: body.u64()? },
             kind::RESET => Self::Reset { code: body.u32()?, offset: body.u64()? },
@@ -310,9 +316,7 @@ impl Control {
             }
             kind => return Err(ProtocolError::UnknownFrame { kind }),
         };
-        if !body.rest.is_empty() {
-            return Err(malformed("body is too long"));
-        }
+        body.finish()?;
         if header.flags & !IGNORABLE != 0 {
             return Err(malformed("flags that do not belong to its type"));
         }
@@ -378,13 +382,26 @@ fn close_text(text: &str) -> &str {
 }
 
 /// Reads fixed fields off the front of a body.
-struct Body<'a> {
+pub(crate) struct Body<'a> {
     frame: &'static str,
     rest: &'a [u8],
 }
 
-impl Body<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
+impl<'a> Body<'a> {
+    /// The body of a frame with the name `frame`.
+    pub(crate) fn new(frame: &'static str, rest: &'a [u8]) -> Self {
+        Self { frame, rest }
+    }
+
+    /// Refuses a body that has more than was read of it.
+    pub(crate) fn finish(&self) -> Result<(), ProtocolError> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(ProtocolError::Malformed { frame: self.frame, what: "body is too long" })
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
         let (head, rest) = self
             .rest
             .split_first_chunk::<N>()
@@ -393,11 +410,11 @@ impl Body<'_> {
         Ok(*head)
     }
 
-    fn u32(&mut self) -> Result<u32, ProtocolError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, ProtocolError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, ProtocolError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, ProtocolError> {
         self.array().map(u64::from_le_bytes)
     }
 }

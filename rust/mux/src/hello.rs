@@ -1,5 +1,7 @@
 //! The handshake frames HELLO and HELLO_OK: tag, length, value.
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::config::Limits;
@@ -33,8 +35,21 @@ pub struct HelloOk {
     pub shards: u8,
     /// Names this run of the instance's process.
     pub boot_id: [u8; 16],
-    /// Names the channel, for logs of both ends.
+    /// Names the channel, in logs of both ends and when it is resumed. Its first byte is the
+    /// instance's index, so that an instance knows a channel of another one.
     pub channel_id: [u8; 16],
+    /// What both ends prove to know when the channel is resumed.
+    pub secret: Secret,
+}
+
+/// The key by which a channel is resumed; never shown.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Secret(pub [u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 mod tag {
@@ -46,6 +61,7 @@ mod tag {
     pub(super) const BOOT_ID: u8 = 6;
     pub(super) const CHANNEL_ID: u8 = 7;
     pub(super) const SHARDS: u8 = 8;
+    pub(super) const SECRET: u8 = 9;
 }
 
 impl Hello {
@@ -84,6 +100,7 @@ impl HelloOk {
         frame.put(tag::SHARDS, &[self.shards]);
         frame.put(tag::BOOT_ID, &self.boot_id);
         frame.put(tag::CHANNEL_ID, &self.channel_id);
+        frame.put(tag::SECRET, &self.secret.0);
         frame.finish(kind::HELLO_OK)
     }
 
@@ -99,6 +116,7 @@ impl HelloOk {
             shards: fields.byte(fields.shards, 1..=16)?,
             boot_id: fields.required(fields.boot_id)?,
             channel_id: fields.required(fields.channel_id)?,
+            secret: fields.required(fields.secret)?,
         })
     }
 }
@@ -116,7 +134,7 @@ impl Writer {
 
     fn put(&mut self, tag: u8, value: &[u8]) {
         self.0.put_u8(tag);
-        self.0.put_u16_le(u16::try_from(value.len()).expect("values are at most 16 bytes"));
+        self.0.put_u16_le(u16::try_from(value.len()).expect("values are at most 32 bytes"));
         self.0.put_slice(value);
     }
 
@@ -140,6 +158,7 @@ struct Fields {
     shards: Option<u8>,
     boot_id: Option<[u8; 16]>,
     channel_id: Option<[u8; 16]>,
+    secret: Option<Secret>,
 }
 
 impl Fields {
@@ -160,6 +179,7 @@ impl Fields {
                 tag::SHARDS => fixed(value, &mut fields.shards, |[byte]| byte),
                 tag::BOOT_ID => fixed(value, &mut fields.boot_id, |id| id),
                 tag::CHANNEL_ID => fixed(value, &mut fields.channel_id, |id| id),
+                tag::SECRET => fixed(value, &mut fields.secret, Secret),
                 _ => Some(()),
             };
             known.ok_or_else(|| malformed("value of a wrong length or given twice"))?;
@@ -241,6 +261,7 @@ mod tests {
             shards: 2,
             boot_id: [1; 16],
             channel_id: [2; 16],
+            secret: Secret([3; 32]),
         };
         assert_eq!(HelloOk::decode(&ok.encode()[HEADER_BYTES..]), Ok(ok));
     }

@@ -7,8 +7,8 @@
 //! Start reading at [`Channel`]; [`frame`] is the wire format, `replay` the ring that is output
 //! queue and retransmission store in one, `scheduler` the order in which streams are served.
 //!
-//! A channel lives as long as its link: the position counters, the replay ring and the
-//! acknowledgements that a resume over a new link needs are here, the resume itself is not.
+//! A channel outlives its links: when one dies, [`Resume`] and [`Resumed`] agree on where each end
+//! stands, and what was under way is written again over the next one.
 
 #![forbid(unsafe_code)]
 
@@ -21,15 +21,17 @@ mod hello;
 mod liveness;
 mod queue;
 mod replay;
+mod resume;
 mod scheduler;
 mod stream;
 mod table;
 mod time;
 
-pub use channel::{Application, Channel, Counters, End, Token};
+pub use channel::{Application, Channel, Counters, End, Expiry, Token};
 pub use config::{Config, Limits};
-pub use error::{CloseCode, ProtocolError, StreamCode, UsageError};
+pub use error::{CloseCode, ProtocolError, ResumeCode, StreamCode, UsageError};
 pub use frame::{FRAME_CHARGE, MAX_BODY, StreamId, StreamKind};
-pub use hello::{Hello, HelloOk, MAX_HELLO_BYTES, PROTOCOL_VERSION};
+pub use hello::{Hello, HelloOk, MAX_HELLO_BYTES, PROTOCOL_VERSION, Secret};
+pub use resume::{Claim, Resume, Resumed};
 pub use stream::Side;
 pub use time::Timestamp;

@@ -2,11 +2,12 @@
 //!
 //! Tracked frames are encoded into it once, written to the link straight from it, and freed by the
 //! peer's cumulative position. A position counts the bytes of all tracked frames since the channel
-//! began; it is never sent with a frame.
+//! began; it is never sent with a frame. When the channel moves to another link, the ring goes back
+//! to the position that the peer names and is written again from there, batch by batch as before.
 
 use std::collections::VecDeque;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::frame::{HEADER_BYTES, Header};
 
@@ -23,6 +24,8 @@ pub(crate) struct Ring {
     written: usize,
     /// Bytes encoded since the last segment; at its end, room for more in the same block.
     open: BytesMut,
+    /// What the peer says it has, and how much of that has been written to the present link.
+    claimed: u64,
     acked: u64,
     sent: u64,
     encoded: u64,
@@ -33,15 +36,28 @@ struct Segment {
     bytes: Bytes,
     /// Position behind its last byte.
     end: u64,
+    /// The last one of a batch, behind which other frames may go.
+    ends_batch: bool,
 }
 
 impl Ring {
-    /// Position that the peer has acknowledged.
+    /// Position up to which the bytes are gone: the peer has acknowledged them.
     pub(crate) fn acked(&self) -> u64 {
         self.acked
     }
 
-    /// Position written to the link.
+    /// Position that the peer says it has; more than [`acked`](Self::acked) while a new link brings
+    /// it what it has from an earlier one.
+    pub(crate) fn claimed(&self) -> u64 {
+        self.claimed
+    }
+
+    /// Position behind the last byte encoded.
+    pub(crate) fn encoded(&self) -> u64 {
+        self.encoded
+    }
+
+    /// Position written to the present link.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
@@ -66,7 +82,7 @@ impl Ring {
             self.copy(&data);
         } else {
             let end = self.seal() + data.len() as u64;
-            self.segments.push_back(Segment { bytes: data, end });
+            self.segments.push_back(Segment { bytes: data, end, ends_batch: false });
         }
     }
 
@@ -102,7 +118,7 @@ impl Ring {
         }
         let bytes = self.open.split().freeze();
         let end = last + bytes.len() as u64;
-        self.segments.push_back(Segment { bytes, end });
+        self.segments.push_back(Segment { bytes, end, ends_batch: false });
         end
     }
 
@@ -110,26 +126,73 @@ impl Ring {
     pub(crate) fn close_batch(&mut self) {
         let end = self.seal();
         debug_assert_eq!(end, self.encoded, "a frame's payload is as long as its header says");
+        if let Some(last) = self.segments.back_mut() {
+            last.ends_batch = true;
+        }
     }
 
-    /// What has been encoded and not written, in order.
+    /// Whether something has been encoded and not written to the present link.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.written < self.segments.len()
+    }
+
+    /// The first batch that has not been written, in order.
     pub(crate) fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
-        self.segments.iter().skip(self.written).map(|segment| &segment.bytes[..])
+        let batch = self.segments.range(self.written..self.batch_end());
+        batch.map(|segment| &segment.bytes[..])
     }
 
     /// Notes that all of [`unwritten`](Self::unwritten) has been written.
     pub(crate) fn mark_written(&mut self) {
-        self.written = self.segments.len();
-        self.sent = self.encoded;
+        self.written = self.batch_end();
+        if let Some(last) = self.written.checked_sub(1) {
+            self.sent = self.segments[last].end;
+        }
+        self.trim();
     }
 
-    /// Frees everything up to `position`, which lies between the acknowledged and the sent one.
-    /// Returns whether the acknowledged position moved.
+    /// Number of segments up to the end of the first unwritten batch.
+    fn batch_end(&self) -> usize {
+        let mut unwritten = self.segments.range(self.written..);
+        let length = unwritten.position(|segment| segment.ends_batch).map_or(0, |last| last + 1);
+        self.written + length
+    }
+
+    /// Takes note that the peer has everything up to `position`, a frame boundary at or below what
+    /// was encoded. Says whether that freed something.
+    ///
+    /// Beyond what was written to the present link the bytes stay: the peer, who has them from an
+    /// earlier link, skips them on this one by counting.
     pub(crate) fn acknowledge(&mut self, position: u64) -> bool {
-        debug_assert!((self.acked..=self.sent).contains(&position));
+        debug_assert!((self.claimed..=self.encoded).contains(&position));
+        self.claimed = position;
+        self.trim()
+    }
+
+    /// Goes back to `position`, a frame boundary from which the peer needs everything again on a
+    /// new link. What lies before it is freed.
+    pub(crate) fn rewind(&mut self, position: u64) {
+        debug_assert!((self.acked..=self.encoded).contains(&position));
+        self.sent = position;
+        self.claimed = self.claimed.max(position);
+        self.acked = position;
+        self.written = 0;
+        while self.segments.front().is_some_and(|segment| segment.end <= position) {
+            self.segments.pop_front();
+        }
+        if let Some(front) = self.segments.front_mut() {
+            let excess = front.bytes.len() as u64 - (front.end - position);
+            front.bytes.advance(usize::try_from(excess).expect("a segment is in memory"));
+        }
+    }
+
+    fn trim(&mut self) -> bool {
+        let position = self.claimed.min(self.sent);
         let moved = position > self.acked;
         self.acked = position;
-        while self.segments.front().is_some_and(|segment| segment.end <= position) {
+        while self.written > 0
+            && self.segments.front().is_some_and(|segment| segment.end <= position)
+        {
             self.segments.pop_front();
             self.written -= 1;
         }

@@ -148,7 +148,7 @@ impl Driver {
                 return Some(EndReason::Closed { code: CloseCode::SHUTDOWN, text });
             }
         }
-        (!state.core.handle_timeout(now)).then_some(EndReason::LinkSilent)
+        state.core.handle_timeout(now).map(|_| EndReason::LinkSilent)
     }
 
     /// Sets the timer to the next time at which something is due.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, StreamId, kind};
-use cmgmux_mux::{CloseCode, Config, Hello, HelloOk, Limits, MAX_HELLO_BYTES, ProtocolError, Side};
+use cmgmux_mux::{
+    CloseCode, Config, Hello, HelloOk, Limits, MAX_HELLO_BYTES, ProtocolError, Secret, Side,
+};
 use rustls::{ClientConfig, Connection, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::id::Id;
+use crate::id::{Id, random_bytes};
 use crate::identity::PeerIdentity;
 use crate::link::{FinishedTls, Link};
 use crate::tls::{Trust, check_channel_alpn, describe};
@@ -185,7 +187,9 @@ impl Offer {
         boot_id: Id,
         channel_id: Id,
     ) -> Result<Established, HandshakeError> {
-        let answer = HelloOk { limits, shards, boot_id: boot_id.0, channel_id: channel_id.0 };
+        let secret = Secret(random_bytes());
+        let answer =
+            HelloOk { limits, shards, boot_id: boot_id.0, channel_id: channel_id.0, secret };
         say(&mut self.link, &answer.encode()).await?;
         Ok(Established {
             tls: detach(self.link)?,

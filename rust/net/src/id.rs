@@ -19,11 +19,20 @@ impl Id {
     /// If the system has no randomness to give.
     #[must_use]
     pub fn random() -> Self {
-        let mut bytes = [0; 16];
-        let CryptoProvider { secure_random, .. } = &*provider();
-        secure_random.fill(&mut bytes).expect("the system has a random source");
-        Self(bytes)
+        Self(random_bytes())
     }
+}
+
+/// Bytes from the system's random source.
+///
+/// # Panics
+///
+/// If the system has no randomness to give.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let CryptoProvider { secure_random, .. } = &*provider();
+    secure_random.fill(&mut bytes).expect("the system has a random source");
+    bytes
 }
 
 impl fmt::Display for Id {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tracing::{debug, trace};
 
-use super::{Application, Channel, End, Pending, Token, table};
+use super::{Application, Channel, End, Expiry, Pending, Token, table};
 use crate::credit;
 use crate::error::{CloseCode, ProtocolError, StreamCode};
 use crate::frame::{
@@ -44,6 +44,11 @@ impl Channel {
             }
             trace!(?header, "received frame");
             let left = input.len() - frame_bytes;
+            if self.links.skip > 0 && kind::is_tracked(header.kind) {
+                self.skip(&header)?;
+                input.advance(frame_bytes);
+                continue;
+            }
             match header.kind {
                 kind::DATA => self.handle_data(&header, input, app)?,
                 kind::OPEN => self.handle_open(&header, input, app)?,
@@ -59,17 +64,32 @@ impl Channel {
         Ok(())
     }
 
-    /// Lets the time pass to `now`; `false` once the link counts as dead.
+    /// Passes over a frame that was applied when it came over an earlier link.
+    fn skip(&mut self, header: &Header) -> Result<(), ProtocolError> {
+        let frame_bytes = header.frame_bytes() as u64;
+        let Some(left) = self.links.skip.checked_sub(frame_bytes) else {
+            let excess_bytes = frame_bytes - self.links.skip;
+            let frame = kind::name(header.kind);
+            return Err(ProtocolError::ReplayBoundary { frame, excess_bytes });
+        };
+        self.links.skip = left;
+        Ok(())
+    }
+
+    /// Lets the time pass to `now`, and says if it has run out.
     #[must_use]
-    pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
+    pub fn handle_timeout(&mut self, now: Timestamp) -> Option<Expiry> {
+        if let Some(until) = self.links.detached_until {
+            return (now >= until).then_some(Expiry::Channel);
+        }
         match self.liveness.handle_timeout(now) {
-            Verdict::Fine => true,
+            Verdict::Fine => None,
             Verdict::Probe(id) => {
                 self.ping = Some(id);
                 self.ring.shrink();
-                true
+                None
             }
-            Verdict::Dead => false,
+            Verdict::Dead => Some(Expiry::Link),
         }
     }
 
@@ -77,6 +97,9 @@ impl Channel {
     /// something to do next, if nothing else happens.
     #[must_use]
     pub fn next_deadline(&self) -> Timestamp {
+        if let Some(until) = self.links.detached_until {
+            return until;
+        }
         let liveness = self.liveness.deadline();
         self.ack_due.map_or(liveness, |due| due.min(liveness))
     }
@@ -342,12 +365,12 @@ impl Channel {
         position: u64,
         delay: Option<Duration>,
     ) -> Result<(), ProtocolError> {
-        let (acked, sent) = (self.ring.acked(), self.ring.sent());
-        if !(acked..=sent).contains(&position) {
-            return Err(ProtocolError::AckRange { position, acked, sent });
+        let (acked, encoded) = (self.ring.claimed(), self.ring.encoded());
+        if !(acked..=encoded).contains(&position) {
+            return Err(ProtocolError::AckRange { position, acked, encoded });
         }
         if self.ring.acknowledge(position) {
-            self.liveness.handle_progress(now, position < sent);
+            self.liveness.handle_progress(now, self.ring.acked() < self.ring.sent());
         }
         if let Some((mark, at)) = self.rtt_mark.filter(|&(mark, _)| position >= mark) {
             self.rtt_mark = None;

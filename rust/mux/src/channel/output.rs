@@ -26,7 +26,10 @@ impl Channel {
     /// After `true`, write all of [`output`](Self::output) and say so with
     /// [`handle_written`](Self::handle_written) before asking again.
     pub fn poll_output(&mut self, now: Timestamp, app: &mut impl Application) -> bool {
-        debug_assert!(self.untracked.is_empty() && self.ring.unwritten().next().is_none());
+        debug_assert!(self.untracked.is_empty());
+        if !self.links.is_attached() {
+            return false;
+        }
         if let Some((code, text)) = self.close.take() {
             let close = Control::Close { code: code.0, text };
             close.encode(StreamId::CHANNEL, &mut self.untracked);
@@ -39,10 +42,12 @@ impl Channel {
         if let Some(id) = self.ping.take() {
             Control::Ping { id }.encode(StreamId::CHANNEL, &mut self.untracked);
         }
-        let before = self.ring.bytes();
-        self.encode_tracked(app);
-        self.ring.close_batch();
-        let has_tracked = self.ring.bytes() > before;
+        // After a move to a new link, first what the old one did not deliver.
+        if !self.ring.has_unwritten() {
+            self.encode_tracked(app);
+            self.ring.close_batch();
+        }
+        let has_tracked = self.ring.has_unwritten();
         self.encode_ack(now, has_tracked || !self.untracked.is_empty());
         has_tracked || !self.untracked.is_empty()
     }

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Header, kind};
-use cmgmux_mux::{CloseCode, Config, End, Limits, StreamCode, UsageError};
+use cmgmux_mux::{CloseCode, Config, End, Expiry, Limits, StreamCode, UsageError};
 
 use crate::pair::{Endpoint, Pair};
 
@@ -303,10 +303,11 @@ fn a_silent_peer_is_probed_and_then_given_up() {
     let config = Config::default();
     let mut end = Endpoint::new(cmgmux_mux::Side::Instance, config);
     let probe_at = end.channel.next_deadline();
-    assert!(end.channel.handle_timeout(probe_at));
+    assert_eq!(end.channel.handle_timeout(probe_at), None);
     let probe = end.batch(probe_at).unwrap();
     assert_eq!(frames(&probe)[0].kind, kind::PING);
-    assert!(!end.channel.handle_timeout(end.channel.next_deadline()));
+    let due = end.channel.next_deadline();
+    assert_eq!(end.channel.handle_timeout(due), Some(Expiry::Link));
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod abuse;
 mod behaviour;
 mod model;
 mod pair;
+mod resume;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::{
-    Application, Channel, CloseCode, Config, End, ProtocolError, Side, StreamCode, StreamId,
-    StreamKind, Timestamp, Token,
+    Application, Channel, CloseCode, Config, End, ProtocolError, ResumeCode, Side, StreamCode,
+    StreamId, StreamKind, Timestamp, Token,
 };
 
 /// What one end's application saw of a stream.
@@ -121,6 +121,12 @@ impl Endpoint {
         self.channel.handle_input(now, &mut self.input, &mut self.app)
     }
 
+    /// What is under way to this end is lost.
+    pub(crate) fn lose_wire(&mut self) {
+        self.wire.clear();
+        self.input.clear();
+    }
+
     /// One batch of output, or nothing.
     pub(crate) fn batch(&mut self, now: Timestamp) -> Option<Vec<u8>> {
         self.channel.poll_output(now, &mut self.app).then(|| {
@@ -186,6 +192,24 @@ impl Pair {
             }
         }
         panic!("the channel never falls silent");
+    }
+
+    /// The link dies with all that is under way, and both ends notice.
+    pub(crate) fn cut(&mut self) {
+        for end in [&mut self.point, &mut self.instance] {
+            end.lose_wire();
+            end.channel.handle_link_lost(self.now);
+        }
+    }
+
+    /// The channel moves to a new link, whether the old one lives or not.
+    pub(crate) fn resume(&mut self) {
+        let claim = self.point.channel.claim();
+        let resumed = self.instance.channel.handle_claim(self.now, &claim).unwrap();
+        assert_eq!(resumed.code, ResumeCode::ACCEPTED);
+        self.instance.lose_wire();
+        self.point.lose_wire();
+        assert!(self.point.channel.handle_resumed(self.now, &resumed).unwrap());
     }
 
     /// Lets late acknowledgements go out as well.
