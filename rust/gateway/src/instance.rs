@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use cmgmux_exchange::refusal::Reason;
 use cmgmux_net::listen::AcceptCounters;
-use cmgmux_net::{Channel, Id};
+use cmgmux_net::{Channel, CloseCode, Id, Peer, PeerIdentity};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
@@ -130,6 +130,22 @@ impl Instance {
     /// Forgets a channel that has ended.
     pub(crate) fn remove_channel(&self, channel: &Channel) {
         self.channels.lock().retain(|(_, other)| !other.is_same(channel));
+    }
+
+    /// The live channel with this id.
+    pub(crate) fn channel(&self, id: Id) -> Option<Channel> {
+        let channels = self.channels.lock();
+        channels.iter().find(|(_, channel)| channel.id() == id).map(|(_, channel)| channel.clone())
+    }
+
+    /// Closes what a connection point's process has left that was not the run `boot_id`.
+    pub(crate) fn close_channels_of_other_runs(&self, peer: &PeerIdentity, boot_id: Id) {
+        let peer = Peer::ConnectionPoint(peer.clone());
+        for (_, channel) in self.channels.lock().iter() {
+            if *channel.peer() == peer && channel.peer_boot_id() != boot_id {
+                channel.close(CloseCode::REPLACED, "the connection point has started anew");
+            }
+        }
     }
 
     /// Counters and state as the admin socket serves them.

@@ -1,6 +1,7 @@
 //! The channel port: links of connection points are checked here and handed to their shard.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,16 +11,22 @@ use std::time::{Duration, Instant};
 use cmgmux_net::listen::Acceptor;
 use cmgmux_net::shard::Shard;
 use cmgmux_net::tls::Trust;
-use cmgmux_net::{CloseCode, Established, HandshakeError, Id, Limits, Offer};
+use cmgmux_net::{
+    Arrival, CloseCode, Established, HandshakeError, Id, Limits, Offer, PeerIdentity, ResumeCode,
+    ResumeOffer,
+};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::{debug, warn};
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
 
 use crate::instance::Instance;
 
 /// Handshakes under way at a time; further links wait in the system's queue.
 const MAX_HANDSHAKES: usize = 512;
+/// How long an answer to a resume takes once its connection point has failed too often.
+const FAILED_PROOF_DELAY: Duration = Duration::from_secs(1);
 /// Streams that a connection point may have open: control streams only.
 const CONTROL_STREAMS: u32 = 16;
 
@@ -50,6 +57,7 @@ impl LinkListener {
             trust: self.trust,
             shards: self.shards,
             warnings: Warnings::new(),
+            failed_proofs: FailedProofs::new(),
         });
         loop {
             let accepting = async {
@@ -77,6 +85,7 @@ struct Context {
     trust: Trust,
     shards: Vec<mpsc::Sender<Established>>,
     warnings: Warnings,
+    failed_proofs: FailedProofs,
 }
 
 /// How many refused links are worth a line in the log, so that a port scanner cannot fill it. The
@@ -115,8 +124,8 @@ impl Context {
     /// Takes one link through its handshake and to its shard.
     async fn receive(&self, socket: TcpStream, address: SocketAddr) {
         let links = &self.instance.links;
-        let offer = match Offer::receive(socket, Arc::clone(&self.tls), &self.trust).await {
-            Ok(offer) => offer,
+        let arrival = match Arrival::receive(socket, Arc::clone(&self.tls), &self.trust).await {
+            Ok(arrival) => arrival,
             Err(error) => {
                 links.refuse(error.reason());
                 if self.warnings.take() {
@@ -125,8 +134,11 @@ impl Context {
                 return;
             }
         };
-        let peer = offer.peer.clone();
-        match self.establish(offer, address).await {
+        let (peer, taken) = match arrival {
+            Arrival::Hello(offer) => (offer.peer.clone(), self.establish(offer, address).await),
+            Arrival::Resume(offer) => (offer.peer.clone(), self.resume(offer, address).await),
+        };
+        match taken {
             Ok(()) => {
                 links.established.fetch_add(1, Ordering::Relaxed);
             }
@@ -169,9 +181,11 @@ impl Context {
                 return Err(("draining", text));
             }
         };
+        // A process that has started anew has forgotten its channels.
+        self.instance.close_channels_of_other_runs(&offer.peer, Id(offer.hello.boot_id));
         let limits = Limits { max_streams: CONTROL_STREAMS, ..Limits::default() };
         let shards = u8::try_from(self.shards.len()).unwrap_or(u8::MAX);
-        let (peer, channel_id) = (offer.peer.clone(), Id::random());
+        let (peer, channel_id) = (offer.peer.clone(), Id::random_of_instance(index));
         let established = offer
             .accept(limits, shards, self.instance.boot_id, channel_id)
             .await
@@ -179,6 +193,78 @@ impl Context {
         debug!(%peer, %address, channel = %channel_id, "link accepted");
         place.send(established);
         Ok(())
+    }
+
+    /// Gives a channel the link that its connection point asks to go on over. Whoever cannot prove
+    /// that gets the same answer for a channel that there is and for one that there is not.
+    async fn resume(
+        &self,
+        offer: ResumeOffer,
+        address: SocketAddr,
+    ) -> Result<(), (&'static str, String)> {
+        let (peer, channel_id) = (offer.peer.clone(), offer.channel_id());
+        if self.failed_proofs.is_over(&peer) {
+            sleep(FAILED_PROOF_DELAY).await;
+        }
+        if channel_id.instance() != self.instance.index {
+            let text = format!(
+                "this is instance {}, and the channel belongs to instance {}: check what leads to \
+                 the address",
+                self.instance.index,
+                channel_id.instance()
+            );
+            offer.refuse(ResumeCode::WRONG_INSTANCE).await;
+            return Err(("wrong_instance", text));
+        }
+        let channel = self.instance.channel(channel_id);
+        if channel.is_none() {
+            offer.check_in_vain();
+        }
+        let Some(channel) = channel.filter(|channel| channel.is_offered(&offer)) else {
+            if self.failed_proofs.note(&peer) {
+                error!(
+                    %peer, %address, most_per_minute = FailedProofs::MOST,
+                    "a connection point keeps asking for channels that are not its own"
+                );
+            }
+            offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await;
+            let text = format!("no channel {channel_id} of this connection point is known here");
+            return Err(("unknown_channel", text));
+        };
+        debug!(%peer, %address, channel = %channel_id, "link accepted for a channel that exists");
+        channel.resume(offer).map_err(|error| (error.reason(), error.to_string()))
+    }
+}
+
+/// Resumes that failed for want of a channel or of a proof, by connection point.
+struct FailedProofs {
+    /// Since when, and how many.
+    counts: RefCell<BTreeMap<PeerIdentity, (Instant, u32)>>,
+}
+
+impl FailedProofs {
+    const EACH: Duration = Duration::from_secs(60);
+    /// More than this many within a minute are answered late.
+    const MOST: u32 = 10;
+
+    fn new() -> Self {
+        Self { counts: RefCell::default() }
+    }
+
+    /// Whether the connection point has failed too often of late.
+    fn is_over(&self, peer: &PeerIdentity) -> bool {
+        let counts = self.counts.borrow();
+        let count = counts.get(peer).filter(|(since, _)| since.elapsed() < Self::EACH);
+        count.is_some_and(|&(_, count)| count >= Self::MOST)
+    }
+
+    /// Counts a failure; says whether it is the one that is too much.
+    fn note(&self, peer: &PeerIdentity) -> bool {
+        let mut counts = self.counts.borrow_mut();
+        counts.retain(|_, (since, _)| since.elapsed() < Self::EACH);
+        let (_, count) = counts.entry(peer.clone()).or_insert_with(|| (Instant::now(), 0));
+        *count = count.saturating_add(1);
+        *count == Self::MOST
     }
 }
 
@@ -193,5 +279,19 @@ mod tests {
         assert_eq!(given, 30);
         warnings.since.set(Instant::now() - Warnings::EACH);
         assert!(warnings.take());
+    }
+
+    #[test]
+    fn j11_failed_resumes_are_counted_by_connection_point_for_a_minute() {
+        let proofs = FailedProofs::new();
+        let [one, other] = ["one", "other"].map(|name| PeerIdentity::new("NYC", name).unwrap());
+        let alarms = (0..100).filter(|_| proofs.note(&one)).count();
+        assert_eq!(alarms, 1);
+        assert!(proofs.is_over(&one) && !proofs.is_over(&other));
+        let begun = Instant::now() - FailedProofs::EACH;
+        proofs.counts.borrow_mut().insert(one.clone(), (begun, 100));
+        assert!(!proofs.is_over(&one));
+        proofs.note(&other);
+        assert_eq!(proofs.counts.borrow().len(), 1, "what is over is forgotten");
     }
 }

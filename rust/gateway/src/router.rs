@@ -116,6 +116,9 @@ impl Router {
                 Err(OpenError::NoTicket) => {
                     why = "every connection point of the site has as many streams as it allows";
                 }
+                Err(OpenError::Detached) => {
+                    why = "every connection point of the site has lost its link and has no new one yet";
+                }
                 Err(OpenError::Draining | OpenError::Lost) => {}
             }
         }

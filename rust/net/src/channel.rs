@@ -6,30 +6,44 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use cmgmux_mux::{CloseCode, ProtocolError, StreamKind, UsageError};
+use cmgmux_mux::{CloseCode, ProtocolError, ResumeCode, Secret, StreamKind, UsageError};
 use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
 use serde::Serialize;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::book::{Book, Entry};
 use crate::driver::Driver;
-use crate::handshake::{Established, Peer};
+use crate::handshake::{Established, HandshakeError, NewLink, Peer, ResumeOffer, claim_link};
 use crate::id::Id;
 use crate::stream::{RecvStream, SendStream};
+
+/// How a link was lost.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LinkLoss {
+    /// It broke.
+    #[error("it broke: {0}")]
+    Broken(String),
+    /// The peer closed it without a word.
+    #[error("the peer closed it without a reason, as a process that dies does")]
+    Closed,
+    /// The peer did not answer in time.
+    #[error("it is silent: no answer to a probe in time")]
+    Silent,
+}
 
 /// Why a channel ended.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// The link broke.
-    #[error("the link broke: {0}")]
-    LinkBroken(String),
-    /// The peer closed the link without a word.
-    #[error("the peer closed the link without a reason, as a process that dies does")]
-    LinkClosed,
-    /// The peer did not answer in time.
-    #[error("the link is silent: no answer to a probe in time")]
-    LinkSilent,
+    /// The link was lost, and no other took its place in time.
+    #[error("the link was lost and not replaced in time: {0}")]
+    LinkLost(LinkLoss),
+    /// The peer does not go on with the channel.
+    #[error("the link was lost, and the peer does not go on with the channel: {0}")]
+    NotResumed(ResumeCode),
     /// The peer closed the channel.
     #[error("closed by the peer ({code}): {text}")]
     ClosedByPeer {
@@ -68,6 +82,9 @@ pub enum OpenError {
     /// The peer or this end is draining.
     #[error("the channel is draining")]
     Draining,
+    /// The channel has lost its link and waits for another.
+    #[error("the channel waits for a new link")]
+    Detached,
     /// The channel has ended.
     #[error("the channel has ended")]
     Lost,
@@ -113,6 +130,12 @@ pub struct ChannelStats {
     pub rtt_us: Option<u64>,
     /// Whether either end is draining.
     pub draining: bool,
+    /// Seconds since the link was lost; `None` while there is one.
+    pub outage_s: Option<f64>,
+    /// Times that the channel moved to a new link.
+    pub resumes: u64,
+    /// Bytes that were to be sent again because of that.
+    pub replayed_bytes: u64,
 }
 
 /// A channel. Clones are cheap and share it; they may be used from any thread.
@@ -127,13 +150,15 @@ pub struct Channel {
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) peer: Peer,
+    pub(crate) peer_boot_id: Id,
     pub(crate) channel_id: Id,
+    secret: Secret,
     pub(crate) ordinal: u8,
     pub(crate) since: Instant,
     /// Notified when streams can be opened that could not before, and at the end.
     pub(crate) tickets: Notify,
-    /// Notified at the end.
-    pub(crate) over: Notify,
+    /// Notified when the channel loses its link or gets one, and at the end.
+    pub(crate) links: Notify,
 }
 
 pub(crate) struct State {
@@ -144,9 +169,45 @@ pub(crate) struct State {
     pub(crate) driver: Option<Waker>,
     /// When a draining channel is closed at the latest.
     pub(crate) drain_until: Option<Instant>,
-    /// A close that this end asked for.
-    pub(crate) closing: Option<(CloseCode, String)>,
+    /// Why this end wants the channel to end.
+    pub(crate) ending: Option<EndReason>,
+    /// A link to move to.
+    pub(crate) new_link: Option<NewLink>,
+    pub(crate) outage: Option<Outage>,
 }
+
+/// The time since a link was lost.
+pub(crate) struct Outage {
+    pub(crate) since: Instant,
+    pub(crate) loss: LinkLoss,
+    /// How many of [`OUTAGE_MARKS`] have passed.
+    pub(crate) marks: usize,
+}
+
+impl Outage {
+    /// When the next of [`OUTAGE_MARKS`] passes.
+    pub(crate) fn next_mark(&self) -> Option<Instant> {
+        OUTAGE_MARKS.get(self.marks).map(|&after| self.since + after)
+    }
+}
+
+impl State {
+    /// Those to be woken because the channel has been without a link for so long.
+    pub(crate) fn pass_outage_mark(&mut self) -> Vec<Waker> {
+        let passed = self
+            .outage
+            .as_mut()
+            .filter(|outage| outage.next_mark().is_some_and(|mark| mark <= Instant::now()));
+        let Some(outage) = passed else { return Vec::new() };
+        outage.marks += 1;
+        self.book.wake_all();
+        std::mem::take(&mut self.book.wake)
+    }
+}
+
+/// Times after the loss of a link at which everybody who waits for a stream of the channel is woken,
+/// to look at [`Channel::outage`] and perhaps wait no longer.
+pub const OUTAGE_MARKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
 impl Channel {
     /// Takes over an agreed channel on this thread's runtime. The future drives it and must be
@@ -159,7 +220,8 @@ impl Channel {
         established: Established,
     ) -> std::io::Result<(Self, impl Future<Output = EndReason> + use<>)> {
         let now = Instant::now();
-        let Established { tls, input, side, config, peer, ordinal, channel_id, .. } = established;
+        let Established { tls, input, side, config, peer, ordinal, .. } = established;
+        let Established { channel_id, secret, peer_boot_id, .. } = established;
         let core = cmgmux_mux::Channel::new(side, config, cmgmux_mux::Timestamp::ZERO);
         let state = State {
             core,
@@ -167,16 +229,20 @@ impl Channel {
             ended: None,
             driver: None,
             drain_until: None,
-            closing: None,
+            ending: None,
+            new_link: None,
+            outage: None,
         };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             peer,
+            peer_boot_id,
             channel_id,
+            secret,
             ordinal,
             since: now,
             tickets: Notify::new(),
-            over: Notify::new(),
+            links: Notify::new(),
         });
         let driver = Driver::new(Arc::clone(&shared), tls, input)?;
         Ok((Self { shared }, driver))
@@ -186,6 +252,18 @@ impl Channel {
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.shared.peer
+    }
+
+    /// Names the channel, the same at both ends.
+    #[must_use]
+    pub fn id(&self) -> Id {
+        self.shared.channel_id
+    }
+
+    /// Names the run of the other end's process.
+    #[must_use]
+    pub fn peer_boot_id(&self) -> Id {
+        self.shared.peer_boot_id
     }
 
     /// The shard of the instance that the channel belongs to.
@@ -223,6 +301,7 @@ impl Channel {
                     (Ok((send, recv)), false)
                 }
                 Err(UsageError::Draining) => (Err(OpenError::Draining), false),
+                Err(UsageError::Detached) => (Err(OpenError::Detached), false),
                 Err(_) => (Err(OpenError::NoTicket), false),
             }
         })
@@ -258,8 +337,109 @@ impl Channel {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         self.shared.with(|state| {
-            state.ended.is_none() && state.drain_until.is_none() && state.core.accepts_opens()
+            state.ended.is_none()
+                && state.outage.is_none()
+                && state.drain_until.is_none()
+                && state.core.accepts_opens()
         })
+    }
+
+    /// How long the channel has been without a link; `None` while it has one, and after its end.
+    #[must_use]
+    pub fn outage(&self) -> Option<Duration> {
+        self.shared.with(|state| state.outage.as_ref().map(|outage| outage.since.elapsed()))
+    }
+
+    /// Waits until the channel needs a new link, and says how the last one was lost. Never ready once
+    /// the channel has ended.
+    pub async fn needs_link(&self) -> LinkLoss {
+        loop {
+            let changed = self.shared.links.notified();
+            let loss = self.shared.with(|state| {
+                let outage = state.outage.as_ref().filter(|_| state.new_link.is_none());
+                outage.map(|outage| outage.loss.clone())
+            });
+            match loss {
+                Some(loss) => return loss,
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Asks the instance to go on with the channel over a fresh TCP connection. The present link, if
+    /// it lives, serves until that is agreed. Each step may take
+    /// [`HANDSHAKE_TIMEOUT`](crate::HANDSHAKE_TIMEOUT).
+    ///
+    /// # Errors
+    ///
+    /// [`HandshakeError`]. If the instance does not know the channel, or cannot go on with it, the
+    /// channel ends.
+    pub async fn resume_over(
+        &self,
+        socket: TcpStream,
+        tls: Arc<ClientConfig>,
+        server_name: ServerName<'static>,
+    ) -> Result<(), HandshakeError> {
+        let key = (self.shared.channel_id, &self.shared.secret);
+        let claim = || self.shared.with(|state| state.core.claim());
+        let error = match claim_link(socket, tls, server_name, key, claim).await {
+            Ok(link) => {
+                self.take_link(link);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match &error {
+            HandshakeError::NotResumed(code @ ResumeCode::UNKNOWN_CHANNEL) => {
+                self.end(EndReason::NotResumed(*code));
+            }
+            HandshakeError::Refused { code: code @ CloseCode::RESUME_RANGE, text } => {
+                self.end(EndReason::ClosedByPeer { code: *code, text: text.clone() });
+            }
+            _ => {}
+        }
+        Err(error)
+    }
+
+    /// Whether the sender of `offer` is the channel's connection point: by its certificate and by
+    /// proof that it knows the channel's secret.
+    #[must_use]
+    pub fn is_offered(&self, offer: &ResumeOffer) -> bool {
+        let is_proven = offer.is_proof_of(&self.shared.secret);
+        let is_same =
+            matches!(&self.shared.peer, Peer::ConnectionPoint(peer) if *peer == offer.peer);
+        let is_live = self.shared.with(|state| state.ended.is_none());
+        is_proven && is_same && is_live && offer.channel_id() == self.shared.channel_id
+    }
+
+    /// Goes on over the link of an offer that [is the channel's](Self::is_offered). The driver
+    /// answers on its own thread.
+    ///
+    /// # Errors
+    ///
+    /// The link broke.
+    pub fn resume(&self, offer: ResumeOffer) -> Result<(), HandshakeError> {
+        self.take_link(offer.accept()?);
+        Ok(())
+    }
+
+    /// Hands a link to the driver, unless it has a later one already.
+    fn take_link(&self, link: NewLink) {
+        self.shared.with_output(|state| {
+            let is_newest =
+                state.new_link.as_ref().is_none_or(|other| other.epoch() < link.epoch());
+            if is_newest && state.ended.is_none() {
+                state.new_link = Some(link);
+            }
+            ((), true)
+        });
+    }
+
+    fn end(&self, reason: EndReason) {
+        self.shared.with_output(|state| {
+            state.ending.get_or_insert(reason);
+            ((), true)
+        });
     }
 
     /// Opens no more streams and asks the peer not to either. The channel is closed when the
@@ -276,29 +456,27 @@ impl Channel {
 
     /// Closes the channel at once; its streams end with an error on both sides.
     pub fn close(&self, code: CloseCode, text: &str) {
-        self.shared.with_output(|state| {
-            state.closing.get_or_insert_with(|| (code, text.to_owned()));
-            ((), true)
-        });
+        self.end(EndReason::Closed { code, text: text.to_owned() });
     }
 
     /// Waits for the channel's end and says why it ended.
     pub async fn ended(&self) -> EndReason {
         loop {
-            let over = self.shared.over.notified();
+            let changed = self.shared.links.notified();
             if let Some(reason) = self.shared.with(|state| state.ended.clone()) {
                 return reason;
             }
-            over.await;
+            changed.await;
         }
     }
 
     /// Size and totals.
     #[must_use]
     pub fn stats(&self) -> ChannelStats {
-        let (counters, handles, draining) = self.shared.with(|state| {
+        let (counters, handles, draining, outage) = self.shared.with(|state| {
             let draining = state.drain_until.is_some() || !state.core.accepts_opens();
-            (state.core.counters(), state.book.entries.len(), draining)
+            let outage = state.outage.as_ref().map(|outage| outage.since.elapsed().as_secs_f64());
+            (state.core.counters(), state.book.entries.len(), draining, outage)
         });
         ChannelStats {
             peer: self.shared.peer.to_string(),
@@ -314,6 +492,9 @@ impl Channel {
             bytes_sent: counters.bytes_sent,
             rtt_us: counters.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
             draining,
+            outage_s: outage,
+            resumes: counters.resumes,
+            replayed_bytes: counters.replayed_bytes,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Drives one channel over its link: the only task that touches the socket.
+//! Drives one channel over its links, one after the other: the only task that touches their sockets.
 
 use std::future::Future;
 use std::io;
@@ -8,11 +8,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use cmgmux_mux::{CloseCode, ProtocolError, Timestamp};
+use cmgmux_mux::{CloseCode, Expiry, ProtocolError, ResumeCode, Timestamp};
 use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
-use crate::channel::{EndReason, Shared, State};
+use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
+use crate::handshake::{NewLink, Step};
 use crate::link::{FinishedTls, Link};
 
 /// Plaintext read in one go before output and other tasks get their turn.
@@ -29,14 +30,35 @@ const IDLE_INPUT: usize = 4 * 1024;
 /// A future that ends with its channel.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    link: Link,
-    /// Plaintext that is not a whole frame yet.
+    /// `None` while the channel waits for a new one.
+    link: Option<Link>,
+    /// Plaintext of the link that is not a whole frame yet.
     input: BytesMut,
     /// The latest time to look at the clock again, and its timer.
     alarm: Instant,
     timer: Pin<Box<Sleep>>,
     /// Why the channel ends, once its last word is on the way.
     farewell: Option<EndReason>,
+}
+
+/// What happened to the driver's link.
+enum Failure {
+    /// The channel outlives it.
+    Link(LinkLoss),
+    /// The channel ends with it.
+    Channel(EndReason),
+}
+
+impl Failure {
+    fn broken(error: &io::Error) -> Self {
+        Self::Link(LinkLoss::Broken(error.to_string()))
+    }
+}
+
+impl From<ProtocolError> for Failure {
+    fn from(error: ProtocolError) -> Self {
+        Self::Channel(EndReason::Protocol(error))
+    }
 }
 
 impl Driver {
@@ -47,7 +69,7 @@ impl Driver {
         info!(%peer, ordinal, channel = %channel_id, "channel is up");
         Ok(Self {
             shared,
-            link,
+            link: Some(link),
             input,
             alarm,
             timer: Box::pin(tokio::time::sleep_until(alarm.into())),
@@ -59,31 +81,94 @@ impl Driver {
         Timestamp::ZERO.after(self.shared.since.elapsed())
     }
 
-    /// Reads and applies what has arrived. `Ready` only with the reason to end the channel;
-    /// `Pending` may mean that more could be read at once, and then the task has been woken.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+    /// Moves to a new link if there is one.
+    fn move_link(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        let mut state = self.shared.state.lock();
+        let Some(NewLink { tls, input, step }) = state.new_link.take() else {
+            return Ok(());
+        };
+        let Shared { peer, channel_id, ordinal, links, tickets, .. } = &*self.shared;
+        // Whoever waits for the new link looks again.
+        links.notify_waiters();
+        let mut link = match Link::attach(tls) {
+            Ok(link) => link,
+            Err(error) => {
+                warn!(%peer, ordinal, channel = %channel_id, %error, "cannot use a new link");
+                return Ok(());
+            }
+        };
+        let is_taken = match step {
+            Step::Claimed(claim) => state.core.handle_claim(now, &claim).map(|resumed| {
+                // A link that cannot be written to is found broken when it is used.
+                let _ = link.write(std::iter::once(&resumed.encode()[..]));
+                resumed.code == ResumeCode::ACCEPTED
+            }),
+            Step::Answered(resumed) => state.core.handle_resumed(now, &resumed),
+        };
+        match is_taken {
+            Ok(true) => {}
+            Ok(false) => {
+                drop(state);
+                debug!("a link came too late");
+                link.farewell();
+                return Ok(());
+            }
+            Err(error) => {
+                drop(state);
+                // The peer hears of it where it listens.
+                self.link = Some(link);
+                return Err(error.into());
+            }
+        }
+        let outage = state.outage.take().map(|outage| outage.since.elapsed());
+        let counters = state.core.counters();
+        drop(state);
+        self.link = Some(link);
+        self.input = input;
+        let outage_ms = outage.unwrap_or_default().as_millis();
+        let (resumes, ring_bytes) = (counters.resumes, counters.ring_bytes);
+        info!(%peer, ordinal, channel = %channel_id, outage_ms, resumes, ring_bytes, "channel resumed");
+        tickets.notify_waiters();
+        Ok(())
+    }
+
+    /// Lets go of a link that is lost. The channel waits for another.
+    fn lose_link(&mut self, loss: LinkLoss) {
+        let Shared { peer, channel_id, ordinal, links, .. } = &*self.shared;
+        warn!(%peer, ordinal, channel = %channel_id, %loss, "link lost, the channel waits for another");
+        let now = self.now();
+        self.link = None;
+        self.input = BytesMut::new();
+        let mut state = self.shared.state.lock();
+        state.core.handle_link_lost(now);
+        state.outage = Some(Outage { since: Instant::now(), loss, marks: 0 });
+        drop(state);
+        links.notify_waiters();
+    }
+
+    /// Reads and applies what has arrived. `Pending` may mean that more could be read at once, and
+    /// then the task has been woken.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         let mut read = 0;
         loop {
-            if !self.input.is_empty()
-                && let Err(error) = self.apply_input()
-            {
-                return Poll::Ready(EndReason::Protocol(error));
+            if !self.input.is_empty() {
+                self.apply_input()?;
             }
             if read >= READ_BUDGET {
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return Ok(());
             }
-            match self.link.poll_read(cx, &mut self.input) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(EndReason::LinkClosed),
+            let Some(link) = &mut self.link else { return Ok(()) };
+            match link.poll_read(cx, &mut self.input) {
+                Poll::Ready(Ok(0)) => return Err(Failure::Link(LinkLoss::Closed)),
                 Poll::Ready(Ok(length)) => read += length,
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(EndReason::LinkBroken(error.to_string()));
-                }
+                Poll::Ready(Err(error)) => return Err(Failure::broken(&error)),
                 Poll::Pending => {
                     if self.input.is_empty() && self.input.capacity() > IDLE_INPUT {
                         self.input = BytesMut::new();
                     }
-                    return Poll::Pending;
+                    return Ok(());
                 }
             }
         }
@@ -104,39 +189,40 @@ impl Driver {
     }
 
     /// Encrypts and sends what is due until there is no more or the kernel takes no more.
-    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         loop {
-            if self.link.poll_flush(cx)?.is_pending() {
-                return Poll::Pending;
-            }
             let now = self.now();
+            let Some(link) = &mut self.link else { return Ok(()) };
+            if link.poll_flush(cx)?.is_pending() {
+                return Ok(());
+            }
             let mut state = self.shared.state.lock();
             let State { core, book, .. } = &mut *state;
             let mut encoded = 0;
             while encoded < ENCODE_AHEAD && core.poll_output(now, book) {
-                encoded += self.link.write(core.output())?;
+                encoded += link.write(core.output())?;
                 core.handle_written(now);
             }
             let wake = std::mem::take(&mut book.wake);
             drop(state);
             wake.into_iter().for_each(std::task::Waker::wake);
             if encoded == 0 {
-                return Poll::Ready(Ok(()));
+                return Ok(());
             }
         }
     }
 
-    /// Reasons to end the channel that do not come from the link.
-    fn check_state(&mut self, cx: &Context<'_>) -> Option<EndReason> {
+    /// Reasons to end the channel or its link that do not come from the link.
+    fn check_state(&mut self, cx: &Context<'_>) -> Result<(), Failure> {
         let now = self.now();
         let mut state = self.shared.state.lock();
         // From here on whoever has something to write wakes this task.
         state.driver.get_or_insert_with(|| cx.waker().clone());
         if let Some((code, text)) = state.book.closed.take() {
-            return Some(EndReason::ClosedByPeer { code, text });
+            return Err(Failure::Channel(EndReason::ClosedByPeer { code, text }));
         }
-        if let Some((code, text)) = state.closing.take() {
-            return Some(EndReason::Closed { code, text });
+        if let Some(reason) = state.ending.take() {
+            return Err(Failure::Channel(reason));
         }
         if let Some(until) = state.drain_until {
             let streams = state.core.counters().live;
@@ -145,10 +231,33 @@ impl Driver {
                     0 => "drained, every stream had ended".to_owned(),
                     streams => format!("the grace is over with {streams} streams still open"),
                 };
-                return Some(EndReason::Closed { code: CloseCode::SHUTDOWN, text });
+                let reason = EndReason::Closed { code: CloseCode::SHUTDOWN, text };
+                return Err(Failure::Channel(reason));
             }
         }
-        state.core.handle_timeout(now).map(|_| EndReason::LinkSilent)
+        match (state.core.handle_timeout(now), &state.outage) {
+            (None, _) => {}
+            (Some(Expiry::Channel), Some(Outage { loss, .. })) => {
+                return Err(Failure::Channel(EndReason::LinkLost(loss.clone())));
+            }
+            (Some(_), _) => return Err(Failure::Link(LinkLoss::Silent)),
+        }
+        let wake = state.pass_outage_mark();
+        drop(state);
+        wake.into_iter().for_each(std::task::Waker::wake);
+        Ok(())
+    }
+
+    /// One look at everything.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        self.move_link()?;
+        let input = self.poll_input(cx);
+        // A peer's last word may stand before the end of the link, so it counts first.
+        match (self.check_state(cx), input) {
+            (Err(closed @ Failure::Channel(EndReason::ClosedByPeer { .. })), _) => Err(closed),
+            (state, input) => input.and(state),
+        }?;
+        self.poll_output(cx).map_err(|error| Failure::broken(&error))
     }
 
     /// Sets the timer to the next time at which something is due.
@@ -157,7 +266,8 @@ impl Driver {
             let state = self.shared.state.lock();
             let deadline = state.core.next_deadline().as_micros();
             let next = self.shared.since + Duration::from_micros(deadline);
-            state.drain_until.map_or(next, |until| until.min(next))
+            let mark = state.outage.as_ref().and_then(Outage::next_mark);
+            [state.drain_until, mark].into_iter().flatten().fold(next, Instant::min)
         };
         // An alarm that goes off early costs one look at the clock; moving it at each frame would
         // cost more.
@@ -171,7 +281,7 @@ impl Driver {
         }
     }
 
-    /// Says why to the peer, as far as that is possible, and ends every stream.
+    /// Ends every stream.
     fn end(&mut self, reason: EndReason) -> EndReason {
         let Shared { peer, channel_id, ordinal, .. } = &*self.shared;
         if reason.is_planned() {
@@ -182,13 +292,15 @@ impl Driver {
         let mut state = self.shared.state.lock();
         state.ended = Some(reason.clone());
         state.driver = None;
+        state.new_link = None;
+        state.outage = None;
         state.book.incoming.clear();
         state.book.wake_all();
         let wake = std::mem::take(&mut state.book.wake);
         drop(state);
         wake.into_iter().for_each(std::task::Waker::wake);
         self.shared.tickets.notify_waiters();
-        self.shared.over.notify_waiters();
+        self.shared.links.notify_waiters();
         reason
     }
 
@@ -200,16 +312,18 @@ impl Driver {
             _ => None,
         };
         debug!(%reason, "channel is ending");
-        if let Some((code, text)) = last_word {
-            let now = self.now();
-            let mut state = self.shared.state.lock();
-            let State { core, book, .. } = &mut *state;
-            core.close(code, &text);
-            if core.poll_output(now, book) && self.link.write(core.output()).is_ok() {
-                core.handle_written(now);
+        let now = self.now();
+        if let Some(link) = &mut self.link {
+            if let Some((code, text)) = last_word {
+                let mut state = self.shared.state.lock();
+                let State { core, book, .. } = &mut *state;
+                core.close(code, &text);
+                if core.poll_output(now, book) && link.write(core.output()).is_ok() {
+                    core.handle_written(now);
+                }
             }
+            link.close();
         }
-        self.link.close();
         self.alarm = Instant::now() + FAREWELL;
         self.timer.as_mut().reset(self.alarm.into());
         self.farewell = Some(reason);
@@ -221,31 +335,41 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<EndReason> {
         let driver = &mut *self;
-        if driver.farewell.is_none() {
-            // A peer's last word may stand before the end of the link, so it counts first.
-            let input = driver.poll_input(cx);
-            let reason = match (driver.check_state(cx), input) {
-                (Some(reason @ EndReason::ClosedByPeer { .. }), _) => Some(reason),
-                (_, Poll::Ready(reason)) => Some(reason),
-                (reason, Poll::Pending) => reason,
-            };
-            let reason = reason.or_else(|| match driver.poll_output(cx) {
-                Poll::Ready(Err(error)) => Some(EndReason::LinkBroken(error.to_string())),
-                Poll::Ready(Ok(())) | Poll::Pending => None,
-            });
-            match reason {
-                Some(reason) => driver.begin_farewell(reason),
-                None => {
+        while driver.farewell.is_none() {
+            match driver.step(cx) {
+                Ok(()) => {
                     driver.set_alarm(cx);
                     return Poll::Pending;
                 }
+                Err(Failure::Link(loss)) => driver.lose_link(loss),
+                Err(Failure::Channel(reason)) => driver.begin_farewell(reason),
             }
         }
-        let told = driver.link.poll_flush(cx).is_ready();
+        let told = driver.link.as_mut().is_none_or(|link| link.poll_flush(cx).is_ready());
         if !told && driver.timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let reason = driver.farewell.take().unwrap_or(EndReason::LinkClosed);
+        let reason = driver.farewell.take().unwrap_or(EndReason::LinkLost(LinkLoss::Closed));
         Poll::Ready(driver.end(reason))
+    }
+}
+
+impl Drop for Driver {
+    /// A driver that is dropped before its channel has ended, as at the end of a process's grace, ends
+    /// it: the peer hears of it as far as the socket takes it at once, and waits for no new link.
+    fn drop(&mut self) {
+        if self.shared.with(|state| state.ended.is_some()) {
+            return;
+        }
+        if self.farewell.is_none() {
+            let text = "the process stops, its grace is over".to_owned();
+            self.begin_farewell(EndReason::Closed { code: CloseCode::SHUTDOWN, text });
+        }
+        if let Some(link) = self.link.take() {
+            link.farewell();
+        }
+        if let Some(reason) = self.farewell.take() {
+            self.end(reason);
+        }
     }
 }

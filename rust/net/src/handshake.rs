@@ -1,4 +1,7 @@
-//! From a TCP connection to an agreed channel: TLS, then HELLO and HELLO_OK.
+//! From a TCP connection to a channel: TLS, then HELLO and HELLO_OK for a new one, RESUME and RESUMED
+//! for one that exists.
+
+mod resume;
 
 use std::future::poll_fn;
 use std::io;
@@ -8,7 +11,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, StreamId, kind};
 use cmgmux_mux::{
-    CloseCode, Config, Hello, HelloOk, Limits, MAX_HELLO_BYTES, ProtocolError, Secret, Side,
+    CloseCode, Config, Hello, HelloOk, Limits, MAX_HELLO_BYTES, ProtocolError, Resume, ResumeCode,
+    Secret, Side,
 };
 use rustls::{ClientConfig, Connection, ServerConfig};
 use rustls_pki_types::ServerName;
@@ -21,6 +25,9 @@ use crate::id::{Id, random_bytes};
 use crate::identity::PeerIdentity;
 use crate::link::{FinishedTls, Link};
 use crate::tls::{Trust, check_channel_alpn, describe};
+
+pub use self::resume::ResumeOffer;
+pub(crate) use self::resume::{NewLink, Step, claim_link};
 
 /// Time that a stranger has for its TLS handshake, and again for its HELLO.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +84,9 @@ pub enum HandshakeError {
         /// Its words.
         text: String,
     },
+    /// The peer does not go on with the channel over this link.
+    #[error("the channel was not resumed: {0}")]
+    NotResumed(ResumeCode),
 }
 
 impl HandshakeError {
@@ -90,8 +100,18 @@ impl HandshakeError {
             Self::NotVouched(_) => "not_vouched",
             Self::Protocol(_) => "protocol",
             Self::Refused { .. } => "refused",
+            Self::NotResumed(_) => "not_resumed",
         }
     }
+}
+
+/// A link of a connection point, by what it said first.
+#[derive(Debug)]
+pub enum Arrival {
+    /// It wants a new channel.
+    Hello(Offer),
+    /// It wants to go on with a channel.
+    Resume(ResumeOffer),
 }
 
 /// A link on which a connection point has said HELLO; the instance answers with
@@ -118,16 +138,18 @@ pub struct Established {
     pub peer: Peer,
     /// The shard of the instance that the channel belongs to.
     pub ordinal: u8,
-    /// Names the channel in the logs of both ends.
+    /// Names the channel.
     pub channel_id: Id,
+    pub(crate) secret: Secret,
     /// Names the run of the other end's process.
     pub peer_boot_id: Id,
     /// How many channels the instance wants from each connection point.
     pub shards: u8,
 }
 
-impl Offer {
-    /// Performs the accepting side of TLS and reads the HELLO, each within [`HANDSHAKE_TIMEOUT`].
+impl Arrival {
+    /// Performs the accepting side of TLS and reads the first frame, each within
+    /// [`HANDSHAKE_TIMEOUT`].
     ///
     /// # Errors
     ///
@@ -161,20 +183,25 @@ impl Offer {
             }
         };
         let mut input = BytesMut::new();
-        let hello = match read_frame(&mut link, &mut input, kind::HELLO, "HELLO")
-            .await
-            .and_then(|body| Ok(Hello::decode(&body)?))
-        {
-            Ok(hello) => hello,
-            Err(HandshakeError::Protocol(error)) => {
-                refuse(link, error.code(), &error.to_string()).await;
-                return Err(error.into());
-            }
+        let frames = [kind::HELLO, kind::RESUME];
+        let error = match read_frame(&mut link, &mut input, &frames, "HELLO").await {
+            Ok((kind::RESUME, body)) => match Resume::decode(&body) {
+                Ok(resume) => return ResumeOffer::new(link, input, peer, resume).map(Self::Resume),
+                Err(error) => error,
+            },
+            Ok((_, body)) => match Hello::decode(&body) {
+                Ok(hello) => return Ok(Self::Hello(Offer { link, input, peer, hello })),
+                Err(error) => error,
+            },
+            Err(HandshakeError::Protocol(error)) => error,
             Err(error) => return Err(error),
         };
-        Ok(Self { link, input, peer, hello })
+        refuse(link, error.code(), &error.to_string()).await;
+        Err(error.into())
     }
+}
 
+impl Offer {
     /// Answers HELLO_OK; the channel exists then. `limits` is what this instance allows.
     ///
     /// # Errors
@@ -199,6 +226,7 @@ impl Offer {
             peer: Peer::ConnectionPoint(self.peer),
             ordinal: self.hello.ordinal,
             channel_id,
+            secret,
             peer_boot_id: Id(self.hello.boot_id),
             shards,
         })
@@ -222,17 +250,10 @@ pub async fn greet(
     server_name: ServerName<'static>,
     hello: Hello,
 ) -> Result<Established, HandshakeError> {
-    let connecting = TlsConnector::from(tls).connect(server_name, socket);
-    let stream = timeout(HANDSHAKE_TIMEOUT, connecting)
-        .await
-        .map_err(|_| HandshakeError::Timeout { awaited: "TLS handshake" })?
-        .map_err(|error| HandshakeError::Tls(describe(&error)))?;
-    let (socket, tls) = stream.into_inner();
-    let mut link = link(socket, Connection::Client(tls))?;
-    check_channel_alpn(link.tls().alpn_protocol()).map_err(HandshakeError::Tls)?;
+    let mut link = dial(socket, tls, server_name).await?;
     say(&mut link, &hello.encode()).await?;
     let mut input = BytesMut::new();
-    let body = read_frame(&mut link, &mut input, kind::HELLO_OK, "HELLO_OK").await?;
+    let (_, body) = read_frame(&mut link, &mut input, &[kind::HELLO_OK], "HELLO_OK").await?;
     let ok = HelloOk::decode(&body)?;
     Ok(Established {
         tls: detach(link)?,
@@ -242,9 +263,27 @@ pub async fn greet(
         peer: Peer::Instance(hello.instance),
         ordinal: hello.ordinal,
         channel_id: Id(ok.channel_id),
+        secret: ok.secret,
         peer_boot_id: Id(ok.boot_id),
         shards: ok.shards,
     })
+}
+
+/// Performs the dialling side of TLS.
+async fn dial(
+    socket: TcpStream,
+    tls: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+) -> Result<Link, HandshakeError> {
+    let connecting = TlsConnector::from(tls).connect(server_name, socket);
+    let stream = timeout(HANDSHAKE_TIMEOUT, connecting)
+        .await
+        .map_err(|_| HandshakeError::Timeout { awaited: "TLS handshake" })?
+        .map_err(|error| HandshakeError::Tls(describe(&error)))?;
+    let (socket, tls) = stream.into_inner();
+    let link = link(socket, Connection::Client(tls))?;
+    check_channel_alpn(link.tls().alpn_protocol()).map_err(HandshakeError::Tls)?;
+    Ok(link)
 }
 
 fn connection(error: &io::Error) -> HandshakeError {
@@ -293,13 +332,14 @@ async fn say(link: &mut Link, frame: &[u8]) -> Result<(), HandshakeError> {
         .map_err(|error| connection(&error))
 }
 
-/// Reads one frame of type `wanted` and returns its body; what follows it stays in `input`.
+/// Reads one frame, whose type must be one of `wanted`, and returns its type and body; what follows it
+/// stays in `input`.
 async fn read_frame(
     link: &mut Link,
     input: &mut BytesMut,
-    wanted: u8,
+    wanted: &[u8],
     name: &'static str,
-) -> Result<BytesMut, HandshakeError> {
+) -> Result<(u8, BytesMut), HandshakeError> {
     let reading = async {
         loop {
             if let Some(header) = Header::decode(input)? {
@@ -314,7 +354,9 @@ async fn read_frame(
                     let mut frame = input.split_to(frame_bytes);
                     frame.advance(HEADER_BYTES);
                     return match header.kind {
-                        kind if kind == wanted && header.stream == StreamId::CHANNEL => Ok(frame),
+                        kind if wanted.contains(&kind) && header.stream == StreamId::CHANNEL => {
+                            Ok((kind, frame))
+                        }
                         kind::CLOSE => match Control::decode(&header, &frame)? {
                             Control::Close { code, text } => {
                                 Err(HandshakeError::Refused { code: CloseCode(code), text })

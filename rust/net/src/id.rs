@@ -21,6 +21,24 @@ impl Id {
     pub fn random() -> Self {
         Self(random_bytes())
     }
+
+    /// A new identifier of a channel of the instance with this index, which is its first byte.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no randomness to give.
+    #[must_use]
+    pub fn random_of_instance(index: u8) -> Self {
+        let mut bytes = random_bytes();
+        bytes[0] = index;
+        Self(bytes)
+    }
+
+    /// The index of the instance to whose channel this identifier belongs.
+    #[must_use]
+    pub fn instance(self) -> u8 {
+        self.0[0]
+    }
 }
 
 /// Bytes from the system's random source.

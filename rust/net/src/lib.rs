@@ -19,10 +19,12 @@ pub mod shard;
 mod stream;
 pub mod tls;
 
-pub use channel::{Channel, ChannelStats, EndReason, Incoming, OpenError};
+pub use channel::{Channel, ChannelStats, EndReason, Incoming, LinkLoss, OUTAGE_MARKS, OpenError};
 pub use cmgmux_exchange::parts::End;
-pub use cmgmux_mux::{CloseCode, Hello, Limits, StreamCode, StreamKind};
-pub use handshake::{Established, HANDSHAKE_TIMEOUT, HandshakeError, Offer, Peer, greet};
+pub use cmgmux_mux::{CloseCode, Hello, Limits, ResumeCode, StreamCode, StreamKind};
+pub use handshake::{
+    Arrival, Established, HANDSHAKE_TIMEOUT, HandshakeError, Offer, Peer, ResumeOffer, greet,
+};
 pub use id::Id;
 pub use identity::PeerIdentity;
 pub use link::poll_send;

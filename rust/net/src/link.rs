@@ -30,6 +30,8 @@ pub(crate) struct FinishedTls {
     pub(crate) socket: std::net::TcpStream,
     /// The TLS state; it may hold plaintext that arrived with the handshake.
     pub(crate) tls: Connection,
+    /// Ciphertext that arrived behind it.
+    ahead: Vec<u8>,
 }
 
 impl fmt::Debug for FinishedTls {
@@ -67,15 +69,16 @@ impl Link {
 
     /// Attaches a connection that finished its handshake elsewhere to this thread's runtime.
     pub(crate) fn attach(finished: FinishedTls) -> io::Result<Self> {
-        Self::new(TcpStream::from_std(finished.socket)?, finished.tls)
+        let mut link = Self::new(TcpStream::from_std(finished.socket)?, finished.tls)?;
+        link.end = finished.ahead.len();
+        link.ahead[..link.end].copy_from_slice(&finished.ahead);
+        Ok(link)
     }
 
-    /// The reverse of [`attach`](Self::attach); nothing may be buffered between socket and TLS.
-    pub(crate) fn detach(mut self) -> io::Result<FinishedTls> {
-        while self.start < self.end {
-            self.feed_tls()?;
-        }
-        Ok(FinishedTls { socket: self.socket.into_std()?, tls: self.tls })
+    /// The reverse of [`attach`](Self::attach).
+    pub(crate) fn detach(self) -> io::Result<FinishedTls> {
+        let ahead = self.ahead[self.start..self.end].to_vec();
+        Ok(FinishedTls { socket: self.socket.into_std()?, tls: self.tls, ahead })
     }
 
     /// The bare socket, for the end of a connection that did not become a channel's.
@@ -162,6 +165,12 @@ impl Link {
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { socket, tls, .. } = self;
         poll_send(cx, socket, &mut 0, |socket| tls.write_tls(socket))
+    }
+
+    /// Sends what the socket takes at once of what was written last, and ends the connection.
+    pub(crate) fn farewell(mut self) {
+        self.close();
+        while self.tls.wants_write() && self.tls.write_tls(&mut TrySocket(&self.socket)).is_ok() {}
     }
 
     /// Tells the peer that nothing more will come.

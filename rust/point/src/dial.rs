@@ -1,5 +1,6 @@
 //! Keeping one channel to one instance up.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -21,6 +22,8 @@ use crate::publish;
 
 /// The ordinal whose channel carries the publication and says how many channels are wanted.
 const FIRST: u8 = 0;
+/// Pauses between attempts to give a channel a new link: its streams are waiting, and it has a minute.
+const RESUME_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// How long a channel must last before the pauses begin again with the shortest: an instance that
 /// accepts and closes must not be dialled in a tight loop.
 const LASTING: Duration = Duration::from_secs(10);
@@ -112,24 +115,64 @@ impl Keeper {
 
     /// Resolves, connects and shakes hands, all within the time that the configuration gives.
     async fn connect(&self) -> Result<Established, DialError> {
-        let limit = self.plan.connect_timeout;
         let endpoint = &self.instance.endpoint;
+        let hello = Hello {
+            limits: Limits::default(),
+            instance: endpoint.index,
+            ordinal: self.ordinal,
+            boot_id: self.boot_id.0,
+        };
+        let tls = Arc::clone(&self.plan.tls);
+        self.reach(async |socket| greet(socket, tls, endpoint.server_name.clone(), hello).await)
+            .await
+    }
+
+    /// Gives a channel a new link.
+    async fn resume(&self, channel: &Channel) -> Result<(), DialError> {
+        let (tls, name) = (Arc::clone(&self.plan.tls), self.instance.endpoint.server_name.clone());
+        self.reach(async |socket| channel.resume_over(socket, tls, name).await).await
+    }
+
+    /// Resolves and connects, then does `greet`.
+    async fn reach<T>(
+        &self,
+        greet: impl AsyncFnOnce(TcpStream) -> Result<T, HandshakeError>,
+    ) -> Result<T, DialError> {
+        let limit = self.plan.connect_timeout;
+        let address = &self.instance.endpoint.address;
         let connecting = async {
-            let (host, port) = (endpoint.address.host(), endpoint.address.port());
-            let addresses: Vec<_> =
-                lookup_host((host, port)).await.map_err(DialError::Unresolved)?.collect();
+            let addresses: Vec<_> = lookup_host((address.host(), address.port()))
+                .await
+                .map_err(DialError::Unresolved)?
+                .collect();
             let socket =
                 TcpStream::connect(&addresses[..]).await.map_err(DialError::Unreachable)?;
-            let hello = Hello {
-                limits: Limits::default(),
-                instance: endpoint.index,
-                ordinal: self.ordinal,
-                boot_id: self.boot_id.0,
-            };
-            let tls = Arc::clone(&self.plan.tls);
-            Ok(greet(socket, tls, endpoint.server_name.clone(), hello).await?)
+            Ok(greet(socket).await?)
         };
         timeout(limit, connecting).await.map_err(|_| DialError::Timeout(limit))?
+    }
+
+    /// Gives a channel a new link whenever it loses one; at once, then with growing pauses. Never
+    /// ready: when the channel ends is for its driver to say.
+    async fn keep_link(&self, channel: &Channel) -> Infallible {
+        let (min, max) = RESUME_PAUSES;
+        let mut backoff = Backoff::new(min, max, fastrand::u64(..));
+        loop {
+            let loss = channel.needs_link().await;
+            let mut cause = loss.to_string();
+            backoff.reset();
+            loop {
+                self.instance.note_resuming(self.ordinal, &cause);
+                match self.resume(channel).await {
+                    Ok(()) => break,
+                    Err(error) => cause = error.to_string(),
+                }
+                let pause = backoff.next_delay();
+                let (instance, ordinal) = (self.instance.endpoint.index, self.ordinal);
+                debug!(instance, ordinal, ?pause, cause, "channel not resumed yet");
+                sleep(pause).await;
+            }
+        }
     }
 
     async fn serve(
@@ -156,15 +199,21 @@ impl Keeper {
             };
             self.shard.spawn(publisher.run());
         }
-        let mut driver = pin!(driver);
+        let mut ended = pin!(async {
+            tokio::select! {
+                biased;
+                reason = driver => reason,
+                never = self.keep_link(&channel) => match never {},
+            }
+        });
         tokio::select! {
             biased;
-            reason = &mut driver => return Some(Over::lost(&reason, began)),
+            reason = &mut ended => return Some(Over::lost(&reason, began)),
             () = stop.requested() => {}
             () = is_wanted(&mut wanted, self.ordinal, false) => {}
         }
         channel.drain(drain_grace(stop));
-        driver.await;
+        ended.await;
         None
     }
 

@@ -43,6 +43,7 @@ enum Phase {
     Connecting {
         since: Instant,
     },
+    /// With a link, or waiting for a new one.
     Up {
         channel: Channel,
         boot_id: Id,
@@ -113,6 +114,11 @@ impl Instance {
             link.phase = Phase::Up { channel, boot_id };
             link.last_error = None;
         });
+    }
+
+    /// A channel that has lost its link is about to be given another.
+    pub(crate) fn note_resuming(&self, ordinal: u8, cause: &str) {
+        self.with_link(ordinal, |link| link.last_error = Some(cause.to_owned()));
     }
 
     /// The channel has lasted: whatever fails next is a new story.
@@ -201,7 +207,8 @@ impl Link {
             }
             Phase::Up { channel, boot_id } => {
                 shown["stats"] = json!(channel.stats());
-                ("up", "instance_boot_id", json!(boot_id))
+                let state = if channel.outage().is_some() { "resuming" } else { "up" };
+                (state, "instance_boot_id", json!(boot_id))
             }
             Phase::Waiting { until } => {
                 let left = until.saturating_duration_since(now);

@@ -175,7 +175,7 @@ async fn begin(
     let body = BodyReader::new(request.body, admitted.max_body_bytes)
         .map_err(|error| Box::new(Refusal::from(&error)))?;
     let opened = open(state, &admitted.site).await?;
-    let passage = Passage::begin(opened, admitted.site.clone(), &request.head, body.is_complete())?;
+    let passage = Passage::begin(opened, &admitted, &request.head, body.is_complete())?;
     Ok((passage, body, admitted))
 }
 

@@ -174,7 +174,7 @@ async fn begin(
     let admitted = admit(state, visitor, &mut connection.identities.borrow_mut(), &mut request)?;
     let is_whole = matches!(request.body, BodyLength::Empty | BodyLength::Exact(0));
     let opened = open(state, &admitted.site).await?;
-    let passage = Passage::begin(opened, admitted.site.clone(), &request.head, is_whole)?;
+    let passage = Passage::begin(opened, &admitted, &request.head, is_whole)?;
     Ok((passage, admitted))
 }
 

@@ -2,21 +2,25 @@
 //!
 //! A request moves to another connection point at most once, and only before any part of an answer
 //! has come: if the first one has refused it, which says that it did nothing with it, or if its
-//! channel was lost and the method is safe (RFC 9110, section 9.2.1), so that doing it twice does no
-//! harm. Until then what has been sent is kept, up to [`MAX_KEPT_BYTES`]; a request that has sent
-//! more stays where it is.
+//! channel was lost, or has been without a link for a second, and the method is safe (RFC 9110,
+//! section 9.2.1), so that doing it twice does no harm. Until then what has been sent is kept, up to
+//! [`MAX_KEPT_BYTES`]; a request that has sent more stays where it is.
+//!
+//! What stays waits for the channel's new link: 15 seconds, or if it is held as long as the channel does.
 
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cmgmux_exchange::head::{RequestHead, ResponseHead, is_safe};
-use cmgmux_exchange::parts::{PartsError, Piece, Reader, Received, Writer};
+use cmgmux_exchange::parts::{Event, PartsError, Piece, Reader, Received, Writer};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use cmgmux_net::{Channel, End, RecvStream, SendStream, StreamCode, StreamError};
-use http::{HeaderMap, Method};
+use cmgmux_net::{Channel, End, OUTAGE_MARKS, RecvStream, SendStream, StreamCode, StreamError};
+use http::{HeaderMap, Method, StatusCode};
 use tracing::debug;
 
+use super::request::Admitted;
 use crate::router::{Opened, Router};
 use crate::sites::Site;
 
@@ -25,6 +29,7 @@ const MAX_KEPT_BYTES: usize = 48 * 1024;
 
 /// One request on its way, and its answer.
 pub(super) struct Passage {
+    channel: Channel,
     /// Until the request is complete, or the far end wants no more of it.
     send: Option<SendStream>,
     /// Until the answer is complete.
@@ -34,6 +39,8 @@ pub(super) struct Passage {
     is_sent: bool,
     /// Whether the request asks to switch protocols.
     asks_to_switch: bool,
+    /// Whether it may wait for as long as its channel lasts.
+    is_held: bool,
     /// What a second attempt needs, as long as one is possible.
     again: Option<Box<Again>>,
 }
@@ -41,7 +48,6 @@ pub(super) struct Passage {
 /// What a second attempt needs.
 struct Again {
     site: Arc<Site>,
-    used: Channel,
     method: Method,
     /// Everything that was sent.
     pieces: Vec<Piece>,
@@ -57,7 +63,7 @@ impl Passage {
     /// The head cannot travel.
     pub(super) fn begin(
         opened: Opened,
-        site: Arc<Site>,
+        admitted: &Admitted,
         head: &RequestHead,
         is_whole: bool,
     ) -> Result<Self, Box<Refusal>> {
@@ -70,19 +76,20 @@ impl Passage {
             Box::new(refusal.with_details(error.to_string()))
         })?;
         let again = Again {
-            site,
-            used: channel,
+            site: Arc::clone(&admitted.site),
             method: head.method.clone(),
             pieces: Vec::with_capacity(1),
             kept_bytes: 0,
         };
         let mut passage = Self {
+            channel,
             send: Some(send),
             recv: Some(recv),
             writer,
             reader: reader(&head.method, asks_to_switch),
             is_sent: is_whole,
             asks_to_switch,
+            is_held: admitted.response_timeout.is_none(),
             again: Some(Box::new(again)),
         };
         passage.pass(piece);
@@ -159,18 +166,37 @@ impl Passage {
     ) -> Poll<Result<Received<ResponseHead>, Box<Refusal>>> {
         loop {
             let Some(recv) = &mut self.recv else { return Poll::Pending };
-            let (data, end) = match ready!(recv.poll_chunk(cx)) {
-                Ok(Some(chunk)) => (chunk.data, chunk.end),
-                Ok(None) => (Bytes::new(), End::Stream),
-                Err(error) if self.moves(&error, router) => {
-                    *moved = true;
-                    continue;
+            let (data, end) = match recv.poll_chunk(cx) {
+                Poll::Ready(Ok(Some(chunk))) => (chunk.data, chunk.end),
+                Poll::Ready(Ok(None)) => (Bytes::new(), End::Stream),
+                Poll::Ready(Err(error)) => {
+                    if self.may_move(&error) && self.moves(router, &error) {
+                        *moved = true;
+                        continue;
+                    }
+                    return Poll::Ready(Err(broken(&error)));
                 }
-                Err(error) => return Poll::Ready(Err(broken(&error))),
+                Poll::Pending => {
+                    let Some(outage) = self.channel.outage() else { return Poll::Pending };
+                    let [short, long] = OUTAGE_MARKS;
+                    let cause = "its link was lost and has not been replaced yet";
+                    if outage >= short && self.is_repeatable() && self.moves(router, &cause) {
+                        *moved = true;
+                        continue;
+                    }
+                    if outage >= long && !self.is_held {
+                        let refusal = Refusal::by_gateway(Reason::ConnectionPointLost);
+                        return Poll::Ready(Err(Box::new(refusal.with_details(cause.to_owned()))));
+                    }
+                    return Poll::Pending;
+                }
             };
             let received = self.reader.handle_piece(data, end).map_err(|error| bad(&error))?;
-            if received.event.is_some() {
+            if let Some(event) = &received.event {
                 self.again = None;
+                // After a switch nobody owes an answer.
+                let switched = StatusCode::SWITCHING_PROTOCOLS;
+                self.is_held |= matches!(event, Event::Head(head) if head.status == switched);
             }
             if received.complete {
                 self.recv = None;
@@ -209,26 +235,34 @@ impl Passage {
         }
     }
 
-    /// Begins again with another connection point, if that may be and there is one.
-    fn moves(&mut self, error: &StreamError, router: &Router) -> bool {
-        let Some(again) = self.again.take() else { return false };
-        let may = match error {
+    /// Whether another attempt is possible after this end of the stream, and does no harm.
+    fn may_move(&self, error: &StreamError) -> bool {
+        match error {
             StreamError::Reset(code) => *code == StreamCode::REFUSED,
-            StreamError::ChannelLost(_) => is_safe(&again.method),
+            StreamError::ChannelLost(_) => self.is_repeatable(),
             _ => false,
-        };
-        if !may {
-            return false;
         }
-        let Some(opened) = router.open_elsewhere(&again.site.code, &again.used) else {
+    }
+
+    /// Whether a request that may have had its effect may be made again.
+    fn is_repeatable(&self) -> bool {
+        self.again.as_ref().is_some_and(|again| is_safe(&again.method))
+    }
+
+    /// Begins again with another connection point, if what was sent is known and there is one.
+    fn moves(&mut self, router: &Router, cause: &dyn fmt::Display) -> bool {
+        let Some(again) = &self.again else { return false };
+        let Some(opened) = router.open_elsewhere(&again.site.code, &self.channel) else {
             return false;
         };
+        let Some(again) = self.again.take() else { return false };
         let Opened { channel, mut send, recv } = opened;
-        debug!(%error, from = %again.used.peer(), to = %channel.peer(), "request moves");
+        debug!(%cause, from = %self.channel.peer(), to = %channel.peer(), "request moves");
         let mut is_open = true;
         for Piece { data, end } in again.pieces {
             is_open &= send.send(data, end).is_ok() && end != End::Stream;
         }
+        self.channel = channel;
         self.send = is_open.then_some(send);
         self.recv = Some(recv);
         self.reader = reader(&again.method, self.asks_to_switch);

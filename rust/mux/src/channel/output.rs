@@ -27,13 +27,13 @@ impl Channel {
     /// [`handle_written`](Self::handle_written) before asking again.
     pub fn poll_output(&mut self, now: Timestamp, app: &mut impl Application) -> bool {
         debug_assert!(self.untracked.is_empty());
-        if !self.links.is_attached() {
-            return false;
-        }
         if let Some((code, text)) = self.close.take() {
             let close = Control::Close { code: code.0, text };
             close.encode(StreamId::CHANNEL, &mut self.untracked);
             return true;
+        }
+        if !self.links.is_attached() {
+            return false;
         }
         if let Some(id) = self.pong.take() {
             let pong = Control::Pong { id, rx_pos: self.rx_pos };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cmgmux_exchange::parts::Event;
-use cmgmux_net::{End, EndReason};
+use cmgmux_net::{Arrival, End, EndReason};
 
 use crate::stage::with_stage;
 
@@ -49,12 +49,36 @@ fn a_client_that_leaves_within_its_request_closes_the_connection_to_the_role() {
 }
 
 #[test]
-fn a_lost_channel_closes_the_connections_of_its_exchanges() {
+fn a_channel_that_its_instance_has_forgotten_closes_the_connections_of_its_exchanges() {
     with_stage("lost", async |stage| {
         let _held = stage.link.open("GET", "/held/x", End::Stream);
         let (mut connection, _) = stage.role.request().await;
         stage.link.die();
+        let _next = stage.gateway.offer().await.unwrap();
         connection.closed().await;
+    });
+}
+
+#[test]
+fn a_lost_link_is_replaced_at_once_and_its_exchanges_go_on() {
+    with_stage("resumed", async |stage| {
+        let mut held = stage.link.open("GET", "/held/x", End::Stream);
+        let (mut connection, _) = stage.role.request().await;
+        for resumes in 1..=5 {
+            stage.gateway.cut_links();
+            let Arrival::Resume(offer) = stage.gateway.arrival().await.unwrap() else { panic!() };
+            assert!(stage.link.channel.is_offered(&offer));
+            stage.link.channel.resume(offer).unwrap();
+            let status = stage
+                .point
+                .until(|status| {
+                    status["instances"][0]["channels"][0]["stats"]["resumes"] == resumes
+                })
+                .await;
+            assert_eq!(status["instances"][0]["channels"][0]["state"], "up");
+        }
+        connection.answer("finished").await;
+        assert_eq!(held.answer().await.unwrap().text(), "finished");
     });
 }
 

@@ -1,6 +1,7 @@
 //! A gateway instance, played by hand: it accepts links, and opens exchanges on their channels.
 
-use std::net::SocketAddr;
+use std::cell::RefCell;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -10,12 +11,12 @@ use cmgmux_exchange::publication::{MessageReader, Publication, PublicationAnswer
 use cmgmux_exchange::target::Target;
 use cmgmux_net::tls::{Trust, channel_acceptor};
 use cmgmux_net::{
-    Channel, CloseCode, End, HandshakeError, Id, Limits, Offer, RecvStream, SendStream,
-    StreamError, StreamKind,
+    Arrival, Channel, CloseCode, End, HandshakeError, Id, Limits, Offer, RecvStream, ResumeCode,
+    SendStream, StreamError, StreamKind,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::pki::Pki;
@@ -28,6 +29,8 @@ pub(crate) struct Gateway {
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     trust: Trust,
+    /// A second descriptor of the socket of each link.
+    sockets: RefCell<Vec<std::net::TcpStream>>,
 }
 
 /// A channel and the task that drives it.
@@ -35,6 +38,7 @@ pub(crate) struct Link {
     pub(crate) channel: Channel,
     pub(crate) ordinal: u8,
     driver: JoinHandle<()>,
+    socket: std::net::TcpStream,
 }
 
 /// The two halves of an exchange's stream, the head of the request sent.
@@ -56,16 +60,39 @@ impl Gateway {
     pub(crate) async fn start(pki: &Pki) -> Self {
         let trust = pki.trust();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { listener, tls: channel_acceptor(&pki.credentials(), &trust), trust }
+        let tls = channel_acceptor(&pki.credentials(), &trust);
+        Self { listener, tls, trust, sockets: RefCell::default() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
+    /// The next link for a new channel. Old channels are unknown, as to a process that has started anew.
     pub(crate) async fn offer(&self) -> Result<Offer, HandshakeError> {
+        loop {
+            match self.arrival().await? {
+                Arrival::Hello(offer) => return Ok(offer),
+                Arrival::Resume(offer) => offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await,
+            }
+        }
+    }
+
+    /// The next link.
+    pub(crate) async fn arrival(&self) -> Result<Arrival, HandshakeError> {
         let (socket, _) = self.listener.accept().await.unwrap();
-        Offer::receive(socket, Arc::clone(&self.tls), &self.trust).await
+        let socket = socket.into_std().unwrap();
+        self.sockets.borrow_mut().push(socket.try_clone().unwrap());
+        let socket = TcpStream::from_std(socket).unwrap();
+        Arrival::receive(socket, Arc::clone(&self.tls), &self.trust).await
+    }
+
+    /// Breaks every link that there is.
+    pub(crate) fn cut_links(&self) {
+        for socket in self.sockets.borrow_mut().drain(..) {
+            // One that is gone already is as broken.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 
     /// Takes the next link, as an instance of `shards` shards.
@@ -78,7 +105,8 @@ impl Gateway {
         let driver = spawn_local(async move {
             driver.await;
         });
-        Link { channel, ordinal, driver }
+        let socket = self.sockets.borrow().last().unwrap().try_clone().unwrap();
+        Link { channel, ordinal, driver, socket }
     }
 
     /// Refuses the next link.
@@ -90,6 +118,7 @@ impl Gateway {
 impl Link {
     /// Dies as a process does: without a word.
     pub(crate) fn die(self) {
+        self.socket.shutdown(Shutdown::Both).unwrap();
         self.driver.abort();
     }
 

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use cmgmux_net::pki::{Authority, PemPair};
 use cmgmux_net::tls::{
@@ -12,7 +12,7 @@ use cmgmux_net::tls::{
     server_name,
 };
 use cmgmux_net::{
-    Channel, End, Established, Hello, Id, Limits, Offer, RecvStream, SendStream, StreamKind, greet,
+    Arrival, Channel, End, Established, Hello, Id, Limits, RecvStream, SendStream, StreamKind, greet,
 };
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -77,7 +77,9 @@ impl Peer for Cmgmux {
         listener.set_nonblocking(true)?;
         let (socket, _) = tokio::net::TcpListener::from_std(listener)?.accept().await?;
         let tls = channel_acceptor(&PKI.server, &PKI.trust);
-        let offer = Offer::receive(socket, tls, &PKI.trust).await?;
+        let Arrival::Hello(offer) = Arrival::receive(socket, tls, &PKI.trust).await? else {
+            bail!("a resume of a channel that there never was");
+        };
         start(offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await?)
     }
 

@@ -1,0 +1,8 @@
+//! Channels over real TLS on loopback.
+
+#![allow(clippy::unwrap_used, reason = "test code may panic")]
+
+mod channel;
+mod relay;
+mod resume;
+mod world;

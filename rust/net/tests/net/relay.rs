@@ -1,0 +1,112 @@
+//! A way between the two ends that can be cut.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::{AbortHandle, spawn_local};
+
+use crate::world::listener;
+
+/// How a link ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// Both ends see it closed.
+    Fin,
+    /// Both ends see it reset.
+    Rst,
+    /// Nothing passes any more, and neither end is told.
+    Freeze,
+}
+
+/// Passes connections on to one address, for as long as the test runs.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    state: Rc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    links: RefCell<Vec<Link>>,
+    /// Bytes that may still pass, and what happens then.
+    fuse: Cell<Option<(usize, Cut)>>,
+}
+
+/// Both sockets of a link, beside the tasks that copy.
+struct Link {
+    sockets: [TcpStream; 2],
+    copying: [AbortHandle; 2],
+}
+
+impl Relay {
+    pub(crate) fn to(target: SocketAddr) -> Self {
+        let (listener, address) = listener();
+        let relay = Self { address, state: Rc::default() };
+        let accepting = relay.clone();
+        spawn_local(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                if let Ok(far) = tokio::net::TcpStream::connect(target).await {
+                    accepting.join(near, far);
+                }
+            }
+        });
+        relay
+    }
+
+    fn join(&self, near: tokio::net::TcpStream, far: tokio::net::TcpStream) {
+        let (near, far) = (near.into_std().unwrap(), far.into_std().unwrap());
+        let sockets = [near.try_clone().unwrap(), far.try_clone().unwrap()];
+        let [near, far] = [near, far].map(|socket| {
+            socket.set_nodelay(true).unwrap();
+            tokio::io::split(tokio::net::TcpStream::from_std(socket).unwrap())
+        });
+        let copying = [self.clone().copy(near.0, far.1), self.clone().copy(far.0, near.1)];
+        let copying = copying.map(|copy| spawn_local(copy).abort_handle());
+        self.state.links.borrow_mut().push(Link { sockets, copying });
+    }
+
+    /// Cuts every link that there is.
+    pub(crate) fn cut(&self, cut: Cut) {
+        for Link { sockets, copying } in self.state.links.borrow_mut().drain(..) {
+            copying.iter().for_each(AbortHandle::abort);
+            for socket in sockets {
+                match cut {
+                    Cut::Fin => drop(socket.shutdown(Shutdown::Both)),
+                    Cut::Rst => SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
+                    Cut::Freeze => std::mem::forget(socket),
+                }
+            }
+        }
+    }
+
+    /// Cuts the links once `bytes` more have passed.
+    pub(crate) fn cut_after(&self, bytes: usize, cut: Cut) {
+        self.state.fuse.set(Some((bytes, cut)));
+    }
+
+    async fn copy(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+        let mut buffer = vec![0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let fuse = self.state.fuse.take();
+            let (passed, cut) = match fuse {
+                Some((left, cut)) if left <= length => (left, Some(cut)),
+                Some((left, cut)) => {
+                    self.state.fuse.set(Some((left - length, cut)));
+                    (length, None)
+                }
+                None => (length, None),
+            };
+            if to.write_all(&buffer[..passed]).await.is_err() {
+                return;
+            }
+            if let Some(cut) = cut {
+                self.cut(cut);
+            }
+        }
+        let _ = to.shutdown().await;
+    }
+}

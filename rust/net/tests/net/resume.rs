@@ -1,0 +1,239 @@
+//! A channel outlives its links, over real TLS.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use cmgmux_net::tls::server_name;
+use cmgmux_net::{
+    Arrival, Channel, CloseCode, End, EndReason, HandshakeError, Id, Limits, LinkLoss, OpenError,
+    ResumeCode, StreamError, StreamKind,
+};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use crate::relay::{Cut, Relay};
+use crate::world::{Pki, arrival, listener, pattern, read_all, run};
+
+/// Both ends of a channel, and the way between them; the instance accepts every proven link.
+struct World {
+    pki: Rc<Pki>,
+    relay: Relay,
+    point: Channel,
+    instance: Channel,
+}
+
+impl World {
+    async fn new(name: &str) -> Self {
+        let pki = Rc::new(Pki::new(name));
+        let (listener, address) = listener();
+        let relay = Relay::to(address);
+        let (channels, mut started) = mpsc::unbounded_channel();
+        let accepting = Rc::clone(&pki);
+        spawn_local(async move {
+            let mut channel: Option<Channel> = None;
+            loop {
+                match arrival(&accepting, &listener).await {
+                    Ok(Arrival::Hello(offer)) => {
+                        let (boot_id, id) = (Id([2; 16]), Id([3; 16]));
+                        let agreed = offer.accept(Limits::default(), 1, boot_id, id).await.unwrap();
+                        let (started, driver) = Channel::start(agreed).unwrap();
+                        spawn_local(driver);
+                        channels.send(started.clone()).unwrap();
+                        channel = Some(started);
+                    }
+                    Ok(Arrival::Resume(offer)) => match &channel {
+                        Some(channel) if channel.is_offered(&offer) => {
+                            channel.resume(offer).unwrap();
+                        }
+                        _ => offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await,
+                    },
+                    // A link may be cut in its handshake.
+                    Err(_) => {}
+                }
+            }
+        });
+        let (point, driver) =
+            Channel::start(pki.dial(relay.address, "point").await.unwrap()).unwrap();
+        spawn_local(driver);
+        let instance = started.recv().await.unwrap();
+        Self { pki, relay, point, instance }
+    }
+
+    /// Resumes the channel whenever its link is lost.
+    fn keep(&self) {
+        let (pki, point, address) = (Rc::clone(&self.pki), self.point.clone(), self.relay.address);
+        spawn_local(async move {
+            loop {
+                point.needs_link().await;
+                // An attempt whose link is cut is made again.
+                let _ = resume(&pki, &point, address, "point").await;
+            }
+        });
+    }
+
+    async fn resume(&self) -> Result<(), HandshakeError> {
+        resume(&self.pki, &self.point, self.relay.address, "point").await
+    }
+
+    /// Waits until both ends have a link, and have moved `resumes` times.
+    async fn wait_resumed(&self, resumes: u64) {
+        for end in [&self.point, &self.instance] {
+            while end.outage().is_some() || end.stats().resumes < resumes {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Sends and echoes bytes and compares them.
+    async fn echo(&self, bytes: usize, seed: u8) {
+        let (mut send, mut recv) = self.instance.try_open(StreamKind::Exchange).unwrap();
+        let expected = pattern(bytes, seed);
+        let writing = async {
+            for piece in expected.chunks(10_000) {
+                send.ready().await.unwrap();
+                send.send(Bytes::copy_from_slice(piece), End::None).unwrap();
+            }
+            send.ready().await.unwrap();
+            send.send(Bytes::new(), End::Stream).unwrap();
+        };
+        let ((), read) = tokio::join!(writing, read_all(&mut recv));
+        assert!(read.unwrap() == expected, "stream {seed} came back changed");
+    }
+
+    fn serve_echoes(&self) {
+        let point = self.point.clone();
+        spawn_local(async move {
+            while let Some(incoming) = point.accept().await {
+                let (mut send, mut recv) = (incoming.send, incoming.recv);
+                spawn_local(async move {
+                    while let Some(chunk) = recv.chunk().await.unwrap() {
+                        send.ready().await.unwrap();
+                        send.send(chunk.data, chunk.end).unwrap();
+                    }
+                });
+            }
+        });
+    }
+}
+
+async fn resume(
+    pki: &Pki,
+    point: &Channel,
+    address: SocketAddr,
+    who: &str,
+) -> Result<(), HandshakeError> {
+    let socket = TcpStream::connect(address).await.unwrap();
+    let name = server_name("localhost", "server_name").unwrap();
+    point.resume_over(socket, pki.dialer(who), name).await
+}
+
+#[test]
+fn links_killed_in_every_way_under_load_lose_no_byte() {
+    run(async {
+        let world = World::new("killed").await;
+        world.keep();
+        world.serve_echoes();
+        let killing = async {
+            for round in 0..40usize {
+                let cut = if round % 2 == 0 { Cut::Fin } else { Cut::Rst };
+                // Some fall into the handshake of the link before.
+                world.relay.cut_after(round * 7_919 % 90_001, cut);
+                while world.instance.stats().resumes < round as u64 / 2 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let load = async {
+            tokio::join!(world.echo(6_000_000, 1), world.echo(6_000_000, 2), world.echo(300, 3))
+        };
+        tokio::join!(killing, load);
+        assert!(world.point.stats().resumes >= 10, "{:?}", world.point.stats());
+        world.echo(100_000, 4).await;
+    });
+}
+
+#[test]
+fn j12_a_link_that_falls_silent_is_found_and_replaced() {
+    run(async {
+        let world = World::new("silent").await;
+        world.keep();
+        world.serve_echoes();
+        world.echo(1_000, 1).await;
+        world.relay.cut(Cut::Freeze);
+        world.echo(1_000, 2).await;
+        assert_eq!(world.point.stats().resumes, 1);
+    });
+}
+
+#[test]
+fn a_channel_moves_under_load_while_its_link_lives() {
+    run(async {
+        let world = World::new("moves").await;
+        world.serve_echoes();
+        let moving = async {
+            for round in 1..=20 {
+                world.resume().await.unwrap();
+                world.wait_resumed(round).await;
+            }
+        };
+        tokio::join!(moving, world.echo(20_000_000, 1), world.echo(5_000_000, 2));
+        assert_eq!(world.instance.stats().resumes, 20);
+    });
+}
+
+#[test]
+fn streams_wait_for_a_new_link_and_none_is_opened_without() {
+    run(async {
+        let world = World::new("waits").await;
+        let (mut send, mut recv) = world.instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"held"), End::Part).unwrap();
+        let mut held = world.point.accept().await.unwrap();
+        held.recv.chunk().await.unwrap();
+        world.relay.cut(Cut::Fin);
+        assert_eq!(world.point.needs_link().await, LinkLoss::Closed);
+        world.instance.needs_link().await;
+        assert!(!world.instance.is_usable());
+        let refused = world.instance.try_open(StreamKind::Exchange).unwrap_err();
+        assert_eq!(refused, OpenError::Detached);
+        held.send.send(Bytes::from_static(b"notified"), End::Stream).unwrap();
+        let possible = world.instance.opens_possible();
+        world.resume().await.unwrap();
+        possible.await;
+        assert_eq!(read_all(&mut recv).await.unwrap(), b"notified");
+        world.instance.try_open(StreamKind::Exchange).unwrap();
+    });
+}
+
+#[test]
+fn j9_an_instance_that_lacks_the_channel_says_so_and_it_ends_at_once() {
+    run(async {
+        let world = World::new("unknown").await;
+        let other = World::new("other").await;
+        let (_send, mut recv) = world.point.try_open(StreamKind::Control).unwrap();
+        world.relay.cut(Cut::Fin);
+        world.point.needs_link().await;
+        let error = resume(&other.pki, &world.point, other.relay.address, "point").await;
+        let code = ResumeCode::UNKNOWN_CHANNEL;
+        assert!(matches!(error, Err(HandshakeError::NotResumed(refused)) if refused == code));
+        let reason = EndReason::NotResumed(code);
+        assert_eq!(world.point.ended().await, reason);
+        assert_eq!(recv.chunk().await, Err(StreamError::ChannelLost(reason)));
+        other.serve_echoes();
+        other.echo(1_000, 1).await;
+    });
+}
+
+#[test]
+fn j4_a_channel_that_ends_without_a_link_ends_at_once() {
+    run(async {
+        let world = World::new("closed").await;
+        world.relay.cut(Cut::Rst);
+        world.instance.needs_link().await;
+        world.instance.close(CloseCode::SHUTDOWN, "planned by the test");
+        assert!(world.instance.ended().await.is_planned());
+        let refused = world.resume().await;
+        assert!(matches!(refused, Err(HandshakeError::NotResumed(_))), "{refused:?}");
+    });
+}

@@ -1,0 +1,155 @@
+//! Certificates, and the two ends of a channel over real TLS.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cmgmux_net::pki::Authority;
+use cmgmux_net::tls::{
+    Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, channel_dialer, load_roots,
+    server_name,
+};
+use cmgmux_net::{
+    Arrival, Channel, Established, HandshakeError, Hello, Id, Limits, RecvStream, StreamError,
+    greet,
+};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+/// Far beyond what anything here takes.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Certificates of one test, in a folder of its own.
+pub(crate) struct Pki {
+    folder: PathBuf,
+}
+
+impl Pki {
+    pub(crate) fn new(test: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("cmgmux-net-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let pki = Self { folder };
+        let gateway = Authority::create("gateway", 30).unwrap();
+        let site = Authority::create("site", 30).unwrap();
+        let stranger = Authority::create("stranger", 30).unwrap();
+        pki.write("gateway-ca.pem", &gateway.pem().certificate);
+        pki.write("site-ca.pem", &site.pem().certificate);
+        pki.write("stranger-ca.pem", &stranger.pem().certificate);
+        let server = gateway.issue_server(&["localhost"]).unwrap();
+        let point = site.issue_connection_point("NYC", "cp1").unwrap();
+        let impostor = stranger.issue_connection_point("NYC", "cp1").unwrap();
+        let abroad = site.issue_connection_point("PAR", "cp1").unwrap();
+        for (name, issued) in
+            [("server", server), ("point", point), ("impostor", impostor), ("abroad", abroad)]
+        {
+            pki.write(&format!("{name}.pem"), &issued.certificate);
+            pki.write(&format!("{name}.key"), &issued.key);
+        }
+        pki
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.join(name), text).unwrap();
+    }
+
+    pub(crate) fn credentials(&self, name: &str) -> Credentials {
+        let certificate = self.folder.join(format!("{name}.pem"));
+        let key = self.folder.join(format!("{name}.key"));
+        let (certificate, key) =
+            (FileSetting::new("certificate", &certificate), FileSetting::new("key", &key));
+        Credentials::load(certificate, key).unwrap()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        let ca = self.folder.join("site-ca.pem");
+        Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }]).unwrap()
+    }
+
+    /// The dialling side's TLS.
+    pub(crate) fn dialer(&self, who: &str) -> Arc<ClientConfig> {
+        let ca = self.folder.join("gateway-ca.pem");
+        let roots = load_roots(FileSetting::new("gateway_ca", &ca)).unwrap();
+        channel_dialer(&self.credentials(who), roots)
+    }
+
+    pub(crate) async fn dial(
+        &self,
+        address: SocketAddr,
+        who: &str,
+    ) -> Result<Established, HandshakeError> {
+        let tls = self.dialer(who);
+        let socket = TcpStream::connect(address).await.unwrap();
+        let name = server_name("localhost", "server_name").unwrap();
+        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
+        greet(socket, tls, name, hello).await
+    }
+}
+
+impl Drop for Pki {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub(crate) fn listener() -> (tokio::net::TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (tokio::net::TcpListener::from_std(listener).unwrap(), address)
+}
+
+pub(crate) async fn answer(
+    pki: &Pki,
+    listener: &tokio::net::TcpListener,
+) -> Result<Established, HandshakeError> {
+    let Arrival::Hello(offer) = arrival(pki, listener).await? else { panic!("not a new channel") };
+    offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await
+}
+
+pub(crate) async fn arrival(
+    pki: &Pki,
+    listener: &tokio::net::TcpListener,
+) -> Result<Arrival, HandshakeError> {
+    let (socket, _) = listener.accept().await.unwrap();
+    let trust = pki.trust();
+    let tls = channel_acceptor(&pki.credentials("server"), &trust);
+    Arrival::receive(socket, tls, &trust).await
+}
+
+/// Runs `test` on a thread of its own kind, with the two ends of one channel.
+pub(crate) fn with_channel<F: Future<Output = ()>>(
+    name: &str,
+    test: impl FnOnce(Channel, Channel) -> F,
+) {
+    run(async {
+        let pki = Pki::new(name);
+        let (listener, address) = listener();
+        let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
+        let (point, point_driver) = Channel::start(point.unwrap()).unwrap();
+        let (instance, instance_driver) = Channel::start(instance.unwrap()).unwrap();
+        tokio::task::spawn_local(point_driver);
+        tokio::task::spawn_local(instance_driver);
+        test(point, instance).await;
+    });
+}
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") });
+}
+
+pub(crate) async fn read_all(recv: &mut RecvStream) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(chunk) = recv.chunk().await? {
+        all.extend_from_slice(&chunk.data);
+    }
+    Ok(all)
+}
+
+pub(crate) fn pattern(bytes: usize, seed: u8) -> Bytes {
+    (0..bytes).map(|i| u8::try_from(i % 251).unwrap() ^ seed).collect()
+}
