@@ -1,5 +1,6 @@
 //! One measurement of one multiplexer: both ends in this process, a thread each, TLS over loopback.
 
+mod in_memory;
 mod job;
 mod mux;
 mod peers;
@@ -10,6 +11,7 @@ mod tls;
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -25,18 +27,39 @@ use crate::scenario::{acceptor, opener};
 /// Time that setting up may take on top of the measurement.
 const SET_UP: Duration = Duration::from_secs(120);
 
-/// Gives the bytes that are allocated at present.
-pub type HeapBytes = fn() -> usize;
+/// What an allocator that counts has seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Heap {
+    /// In use at present.
+    pub bytes: usize,
+    /// Made since the start.
+    pub allocations: usize,
+}
 
-/// Does what `job`, a JSON object, describes, and gives its figures.
-///
-/// # Errors
-///
-/// The job is not one, or the measurement failed.
-pub fn run(job: &str, heap: HeapBytes) -> Result<Value> {
+/// Asks the allocator, if it is one that counts.
+pub type AskHeap = fn() -> Option<Heap>;
+
+/// Does what the program's argument, a JSON object, describes, and prints its figures as one.
+pub fn main(heap: AskHeap) -> ExitCode {
+    match std::env::args().nth(1).context("usage: bench-mux JOB").and_then(|job| run(&job, heap)) {
+        // A shaper measures nothing.
+        Ok(Value::Null) => ExitCode::SUCCESS,
+        Ok(figures) => {
+            println!("{figures}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bench-mux: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(job: &str, heap: AskHeap) -> Result<Value> {
     let job: Job = serde_json::from_str(job).context("the job is not one")?;
     match job.peer.as_str() {
         "rustls" => raw::run(&job),
+        "core" => in_memory::run(&job, heap),
         "cmgmux" => pair::<cmgmux::Cmgmux>(job, heap),
         "h2" => pair::<h2::H2>(job, heap),
         "quinn" => pair::<quinn::Quinn>(job, heap),
@@ -47,7 +70,7 @@ pub fn run(job: &str, heap: HeapBytes) -> Result<Value> {
 }
 
 /// Runs the two ends on a thread each until one of them has measured something.
-fn pair<P: Peer>(job: Job, heap: HeapBytes) -> Result<Value> {
+fn pair<P: Peer>(job: Job, heap: AskHeap) -> Result<Value> {
     let (listener, address) = P::bind()?;
     let address = match &job.path {
         Path::Direct => address,
@@ -73,7 +96,7 @@ enum End<P: Peer> {
 
 impl<P: Peer> End<P> {
     /// Plays the end's part and stays, so that the other end sees no connection break.
-    fn run(self, job: &Job, heap: HeapBytes, results: &Sender<Result<Value>>) -> Result<()> {
+    fn run(self, job: &Job, heap: AskHeap, results: &Sender<Result<Value>>) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, async {
             results.send(self.play(job, heap).await)?;
@@ -81,7 +104,7 @@ impl<P: Peer> End<P> {
         })
     }
 
-    async fn play(self, job: &Job, heap: HeapBytes) -> Result<Value> {
+    async fn play(self, job: &Job, heap: AskHeap) -> Result<Value> {
         match self {
             Self::Accepting(listener) => {
                 play(P::accept(listener).await?, job, P::ACCEPTOR_OPENS, heap).await
@@ -93,8 +116,8 @@ impl<P: Peer> End<P> {
     }
 }
 
-async fn play(mux: impl Mux, job: &Job, opens: bool, heap: HeapBytes) -> Result<Value> {
+async fn play(mux: impl Mux, job: &Job, opens: bool, heap: AskHeap) -> Result<Value> {
     // The connection lasts as long as the process.
     let mux: &'static _ = Box::leak(Box::new(mux));
-    if opens { opener(mux, job, heap).await } else { acceptor(mux, job).await }
+    if opens { opener(mux, job, heap).await } else { acceptor(mux, job, heap).await }
 }

@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::sleep;
 
-use crate::HeapBytes;
 use crate::job::Job;
 use crate::mux::{Mux, Rx, Tx};
+use crate::{AskHeap, Heap};
 
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// Bytes of one write of bulk.
 const PIECE: usize = 64 * 1024;
 /// Bytes of a small message.
 pub(crate) const MESSAGE: usize = 300;
 /// Messages that one task writes before the others of its thread get their turn.
-const TURN: usize = 128;
+pub(crate) const TURN: usize = 128;
 /// Tasks that open and close streams.
 const CHURNERS: usize = 100;
 /// Streams with bulk beside the echo.
@@ -53,7 +53,7 @@ pub(crate) enum Scenario {
 }
 
 /// The end that opens streams.
-pub(crate) async fn opener(mux: &'static impl Mux, job: &Job, heap: HeapBytes) -> Result<Value> {
+pub(crate) async fn opener(mux: &'static impl Mux, job: &Job, heap: AskHeap) -> Result<Value> {
     match job.scenario {
         Scenario::Bulk => {
             flood(mux, job.streams).await?;
@@ -67,7 +67,7 @@ pub(crate) async fn opener(mux: &'static impl Mux, job: &Job, heap: HeapBytes) -
 }
 
 /// The end that accepts streams.
-pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job) -> Result<Value> {
+pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job, heap: AskHeap) -> Result<Value> {
     match job.scenario {
         Scenario::Bulk => {
             let counts = sink(mux, job.streams, PIECE).await?;
@@ -79,9 +79,16 @@ pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job) -> Result<Value>
         }
         Scenario::Small | Scenario::SmallUncoalesced => {
             let counts = sink(mux, job.streams, 2 * MESSAGE).await?;
+            // Queues have grown and windows opened by then.
+            sleep(WARM_UP).await;
+            let before = heap();
             let (bytes, seconds) = measure(&counts, job.duration()).await;
+            let after = heap();
             let messages = bytes.iter().sum::<f64>() / MESSAGE as f64;
-            Ok(json!({ "messages_per_s": messages / seconds }))
+            Ok(json!({
+                "messages_per_s": messages / seconds,
+                "allocations_per_message": allocations_per(messages, before, after),
+            }))
         }
         Scenario::Churn => loop {
             let (mut tx, mut rx) = mux.accept().await?;
@@ -240,17 +247,38 @@ async fn open_and_close(mux: &impl Mux, done: Rc<Cell<u64>>) -> Result<Infallibl
     }
 }
 
-async fn idle<M: Mux>(mux: &M, streams: usize, heap: HeapBytes) -> Result<Value> {
+async fn idle<M: Mux>(mux: &M, streams: usize, heap: AskHeap) -> Result<Value> {
     // The first stream pays for what a connection needs once.
     let _first = open_all(mux, 1).await?;
     sleep(WARM_UP).await;
     let before = heap();
     let held = open_all(mux, streams).await?;
     sleep(WARM_UP).await;
-    let bytes = heap().saturating_sub(before) as f64;
+    let after = heap();
     MEASURED.store(true, ORDER);
     drop(held);
+    bytes_per_stream(before, after, streams)
+}
+
+/// What `streams` streams take at both ends.
+pub(crate) fn bytes_per_stream(
+    before: Option<Heap>,
+    after: Option<Heap>,
+    streams: usize,
+) -> Result<Value> {
+    let (before, after) = before.zip(after).context("this program's allocator does not count")?;
+    let bytes = after.bytes.saturating_sub(before.bytes) as f64;
     Ok(json!({ "bytes_per_stream": bytes / streams as f64 }))
+}
+
+/// How often memory was allocated for each of `messages`, if it was counted.
+pub(crate) fn allocations_per(
+    messages: f64,
+    before: Option<Heap>,
+    after: Option<Heap>,
+) -> Option<f64> {
+    let (before, after) = before.zip(after)?;
+    Some((after.allocations - before.allocations) as f64 / messages)
 }
 
 async fn read_message(rx: &mut impl Rx) -> Result<()> {

@@ -1,12 +1,13 @@
-//! TLS 1.3 for the rivals: the cipher suite that our channels use, and nothing more to pay for.
+//! TLS 1.3 with one cipher suite for all: the one that Go, where it cannot be set, agrees on.
 
 use std::sync::{Arc, LazyLock};
 
 use anyhow::Result;
 use cmgmux_net::pki::Authority;
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,7 +18,7 @@ static CERTIFICATES: LazyLock<Certificates> =
     LazyLock::new(|| Certificates::make().expect("certificates can be made"));
 
 struct Certificates {
-    root: CertificateDer<'static>,
+    root: String,
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
@@ -27,7 +28,7 @@ impl Certificates {
         let authority = Authority::create("bench", 30)?;
         let issued = authority.issue_server(&["localhost"])?;
         Ok(Self {
-            root: CertificateDer::from_pem_slice(authority.pem().certificate.as_bytes())?,
+            root: authority.pem().certificate.clone(),
             certificate: CertificateDer::from_pem_slice(issued.certificate.as_bytes())?,
             key: PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?,
         })
@@ -35,7 +36,7 @@ impl Certificates {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    let cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
+    let cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
     Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
 }
 
@@ -50,14 +51,18 @@ pub(crate) fn server_config(alpn: &[u8]) -> Result<ServerConfig> {
 }
 
 pub(crate) fn client_config(alpn: &[u8]) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CERTIFICATES.root.clone())?;
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = dialer(&CERTIFICATES.root)?.with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     Ok(config)
+}
+
+/// Begins the configuration of a dialling side that trusts `root`, a certificate as PEM.
+pub(crate) fn dialer(root: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root.as_bytes())?)?;
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots))
 }
 
 pub(crate) fn server_name() -> ServerName<'static> {

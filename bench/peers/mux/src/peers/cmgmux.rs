@@ -8,16 +8,20 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use cmgmux_net::pki::{Authority, PemPair};
 use cmgmux_net::tls::{
-    Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, channel_dialer, load_roots,
-    server_name,
+    CHANNEL_ALPN, Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, server_name,
 };
 use cmgmux_net::{
     Arrival, Channel, End, Established, Hello, Id, Limits, RecvStream, SendStream, StreamKind, greet,
 };
+use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::mux::{Mux, Peer, Rx, Tx};
+use crate::tls;
 
 pub(crate) struct Cmgmux;
 
@@ -25,10 +29,9 @@ pub(crate) struct Cmgmux;
 static PKI: LazyLock<Pki> = LazyLock::new(|| Pki::make().expect("certificates can be made"));
 
 struct Pki {
-    point: Credentials,
     server: Credentials,
     trust: Trust,
-    gateway_ca: Arc<rustls::RootCertStore>,
+    dialer: Arc<ClientConfig>,
 }
 
 impl Pki {
@@ -49,19 +52,28 @@ impl Pki {
             std::fs::write(&key, &pem.key)?;
             Ok((certificate, key))
         };
-        let load = |(certificate, key): (PathBuf, PathBuf)| {
-            let certificate = FileSetting::new("certificate", &certificate);
-            Credentials::load(certificate, FileSetting::new("key", &key))
-        };
-        let (gateway_ca, _) = write("gateway-ca", gateway.pem())?;
-        let (site_ca, _) = write("site-ca", site.pem())?;
+        let (certificate, key) = write("server", &gateway.issue_server(&["localhost"])?)?;
+        let (certificate, key) =
+            (FileSetting::new("certificate", &certificate), FileSetting::new("key", &key));
+        let (ca, _) = write("site-ca", site.pem())?;
+        let point = site.issue_connection_point("NYC", "cp1")?;
         Ok(Self {
-            point: load(write("point", &site.issue_connection_point("NYC", "cp1")?)?)?,
-            server: load(write("server", &gateway.issue_server(&["localhost"])?)?)?,
-            trust: Trust::load(&[TrustedCa { ca: site_ca, sites: vec!["NYC".to_owned()] }])?,
-            gateway_ca: load_roots(FileSetting::new("gateway_ca", &gateway_ca))?,
+            server: Credentials::load(certificate, key)?,
+            trust: Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }])?,
+            dialer: Arc::new(dialer(gateway.pem(), &point)?),
         })
     }
+}
+
+/// As a connection point dials, but for the cipher suite, which is everybody's.
+fn dialer(gateway: &PemPair, point: &PemPair) -> Result<ClientConfig> {
+    let mut config = tls::dialer(&gateway.certificate)?.with_client_auth_cert(
+        vec![CertificateDer::from_pem_slice(point.certificate.as_bytes())?],
+        PrivateKeyDer::from_pem_slice(point.key.as_bytes())?,
+    )?;
+    config.alpn_protocols = vec![CHANNEL_ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 impl Peer for Cmgmux {
@@ -84,7 +96,7 @@ impl Peer for Cmgmux {
     }
 
     async fn dial(address: SocketAddr) -> Result<impl Mux> {
-        let tls = channel_dialer(&PKI.point, Arc::clone(&PKI.gateway_ca));
+        let tls = Arc::clone(&PKI.dialer);
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
         let name = server_name("localhost", "server_name")?;
         start(greet(TcpStream::connect(address).await?, tls, name, hello).await?)

@@ -11,7 +11,6 @@ use quinn::{
     ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,
 };
-use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 
 use crate::mux::{Mux, Peer, Rx, Tx};
 use crate::tls;
@@ -38,11 +37,6 @@ fn transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// QUIC protects its first packets with a suite of its own, which is not the connection's.
-fn initial() -> rustls::quic::Suite {
-    TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite()).expect("for QUIC")
-}
-
 impl Peer for Quinn {
     const DATAGRAMS: bool = true;
 
@@ -56,7 +50,7 @@ impl Peer for Quinn {
 
     async fn accept(listener: UdpSocket) -> Result<impl Mux> {
         let tls = Arc::new(tls::server_config(ALPN)?);
-        let crypto = QuicServerConfig::with_initial(tls, initial())?;
+        let crypto = QuicServerConfig::try_from(tls)?;
         let mut server = ServerConfig::with_crypto(Arc::new(crypto));
         server.transport_config(transport());
         let config = EndpointConfig::default();
@@ -67,7 +61,7 @@ impl Peer for Quinn {
 
     async fn dial(address: SocketAddr) -> Result<impl Mux> {
         let tls = Arc::new(tls::client_config(ALPN)?);
-        let crypto = QuicClientConfig::with_initial(tls, initial())?;
+        let crypto = QuicClientConfig::try_from(tls)?;
         let mut client = ClientConfig::new(Arc::new(crypto));
         client.transport_config(transport());
         let endpoint = Endpoint::client("127.0.0.1:0".parse()?)?;
