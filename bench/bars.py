@@ -20,6 +20,7 @@ _STYLE: Final = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em; }
 h2 { font-size: 1.05em; margin-top: 2em; } svg { width: 100%; height: auto; }
+pre { overflow-x: auto; }
 svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
 .bar { fill: #8a8f9c; } .first { fill: #2f6fde; } .spread { stroke: currentColor; }
 """
@@ -42,10 +43,11 @@ class Chart:
     bars: Sequence[Bar]
 
 
-def page(title: str, facts: Sequence[str], charts: Sequence[Chart]) -> str:
-    """Write the page."""
+def page(title: str, facts: Sequence[str], charts: Sequence[Chart], verdict: Sequence[str]) -> str:
+    """Write the page: facts, charts, and what follows from them."""
     body = f"<h1>{escape(title)}</h1><pre>{escape(chr(10).join(facts))}</pre>"
     body += "".join(f"<h2>{escape(chart.title)}</h2>{_svg(chart)}" for chart in charts)
+    body += f"<h2>Goals</h2><pre>{escape(chr(10).join(verdict))}</pre>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"

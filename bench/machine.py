@@ -18,7 +18,7 @@ from bench.sides import cores
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_VERSION_OPTIONS: Final = {"nginx": "-v", "haproxy": "-v"}
+_VERSION_OPTIONS: Final = {"nginx": "-v", "haproxy": "-v", "go": "version"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def _cpu() -> str:
 
 def _version(command: list[str]) -> str:
     output = subprocess.run(command, capture_output=True, text=True, check=True)
-    match = re.search(r"(?:/|version |curl |cargo )(\d[\w.]*)", output.stdout + output.stderr)
+    match = re.search(
+        r"(?:/|version |curl |cargo |version go)(\d[\w.]*)", output.stdout + output.stderr
+    )
     return match[1] if match else "unknown"
 
 

@@ -1,0 +1,170 @@
+"""The goals of the multiplexer, and whether the rounds reach them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bench.multiplexers import CEILING, CORE, OURS, RIVALS
+from bench.report import Spread, table
+from bench.scenarios import LINK_BYTES_PER_S, SCENARIOS, Figures
+
+if TYPE_CHECKING:
+    from bench.scenarios import Rounds
+
+Round = Mapping[str, Figures]
+"""The figures of one round, by multiplexer."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that the multiplexer must reach."""
+
+    name: str
+    scenario: str
+    take: Callable[[Round], float]
+    """Makes the figure of one round."""
+    bound: float
+    form: str
+    at_least: bool = True
+
+    def holds(self, value: float) -> bool:
+        """Say whether a figure is good enough."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def needs(self) -> str:
+        """Write what is needed."""
+        sign = ">=" if self.at_least else "<="
+        return f"{sign} {self.bound:{self.form}}"
+
+
+def _own(key: str, per: float = 1.0, peer: str = OURS) -> Callable[[Round], float]:
+    return lambda figures: figures[peer][key] / per
+
+
+def _of(peer: str, key: str) -> Callable[[Round], float]:
+    return lambda figures: figures[OURS][key] / figures[peer][key]
+
+
+def _of_best(key: str, best: Callable[..., float]) -> Callable[[Round], float]:
+    def ratio(figures: Round) -> float:
+        return figures[OURS][key] / best(figures[peer][key] for peer in RIVALS if peer in figures)
+
+    return ratio
+
+
+def _added_ms(figures: Round) -> float:
+    return figures[OURS]["p99_ms"] - figures[OURS]["base_ms"]
+
+
+_SHAPED: Final = {"shaped-256k": "queue of 256 KiB", "shaped-2m": "queue of 2 MiB"}
+
+GOALS: Final = (
+    Goal("bulk, 1 stream, of rustls", "bulk-1", _of(CEILING, "bytes_per_s"), 0.80, ".2f"),
+    Goal("bulk, 100 streams, of rustls", "bulk-100", _of(CEILING, "bytes_per_s"), 0.90, ".2f"),
+    Goal("fairness of 100 streams, Jain", "bulk-100", _own("jain"), 0.99, ".4f"),
+    Goal(
+        "messages on 10,000 streams, of rustls", "small", _of(CEILING, "messages_per_s"), 0.3, ".2f"
+    ),
+    Goal("the same, of the best rival", "small", _of_best("messages_per_s", max), 1.9, ".2f"),
+    Goal(
+        "allocations a message",
+        "allocations",
+        _own("allocations_per_message"),
+        0.0,
+        ".3f",
+        at_least=False,
+    ),
+    Goal("open and close, of the best rival", "churn", _of_best("streams_per_s", max), 5.0, ".2f"),
+    Goal(
+        "heap of an idle stream a side, core, B",
+        "idle",
+        _own("bytes_per_stream", 2, CORE),
+        128,
+        ".0f",
+        at_least=False,
+    ),
+    Goal(
+        "the same with its handles, B",
+        "idle",
+        _own("bytes_per_stream", 2),
+        320,
+        ".0f",
+        at_least=False,
+    ),
+    Goal(
+        "p99 under bulk, of the best rival",
+        "echo",
+        _of_best("p99_ms", min),
+        1.0,
+        ".2f",
+        at_least=False,
+    ),
+    Goal(
+        "the same, of rust-yamux", "echo", _of("rust-yamux", "p99_ms"), 0.05, ".3f", at_least=False
+    ),
+    *(
+        goal
+        for scenario, queue in _SHAPED.items()
+        for goal in (
+            Goal(
+                f"p99 added to the round trip, {queue}, ms",
+                scenario,
+                _added_ms,
+                11.0,
+                ".1f",
+                at_least=False,
+            ),
+            Goal(
+                f"use of that link, {queue}",
+                scenario,
+                _own("bulk_bytes_per_s", LINK_BYTES_PER_S),
+                0.95,
+                ".2f",
+            ),
+        )
+    ),
+    Goal(
+        "core a frame and side, 10,000 streams, ns",
+        "core-10k",
+        _own("ns_per_frame_and_side", peer=CORE),
+        20,
+        ".0f",
+        at_least=False,
+    ),
+    Goal(
+        "core a frame and side, 100,000 streams, ns",
+        "core-100k",
+        _own("ns_per_frame_and_side", peer=CORE),
+        60,
+        ".0f",
+        at_least=False,
+    ),
+)
+
+
+def verdict(results: Mapping[str, Rounds]) -> list[str]:
+    """Give the table of the goals of those scenarios that were measured, and who was missing."""
+    rows = [["goal", "must", "reached", ""]]
+    for goal in GOALS:
+        if goal.scenario not in results:
+            continue
+        rounds = results[goal.scenario]
+        try:
+            reached = Spread.of(
+                goal.take(dict(zip(rounds, figures, strict=True)))
+                for figures in zip(*rounds.values(), strict=True)
+            )
+        except (KeyError, ValueError):
+            # Who it compares with is missing.
+            rows.append([goal.name, goal.needs(), "-", "not measured"])
+            continue
+        holds = "holds" if goal.holds(reached.median) else "does not hold"
+        rows.append([goal.name, goal.needs(), reached.text(goal.form), holds])
+    absent = {
+        rival
+        for scenario, rounds in results.items()
+        for rival in set(RIVALS) & set(SCENARIOS[scenario].peers) - set(rounds)
+    }
+    return [*table(rows), *(f"without {rival}" for rival in sorted(absent))]
