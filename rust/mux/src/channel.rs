@@ -18,7 +18,7 @@ use crate::frame::{EOM, FIN, MAX_BODY, StreamId, StreamKind};
 use crate::liveness::Liveness;
 use crate::queue::Queues;
 use crate::replay::Ring;
-use crate::scheduler::{Class, Scheduler};
+use crate::scheduler::{Class, Ready, Scheduler};
 use crate::stream::{Flags, RxState, Side, Slot, TxState};
 use crate::table::Table;
 use crate::time::Timestamp;
@@ -399,31 +399,34 @@ impl Channel {
         };
         if !slot.flags.has(Flags::READY) {
             slot.flags.set(Flags::READY);
-            self.scheduler.list(Class::of(slot)).push_back(id);
+            self.scheduler.list(Class::of(slot)).push_back(Ready::new(id));
         }
     }
 
-    /// Puts a stream back that has more to encode than its turn allowed: a small one first, so that
-    /// its message is not torn apart by others', a bulk one last.
-    fn return_ready(&mut self, id: StreamId) {
-        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
+    /// Puts a stream back that has more to encode than its turn of `served` bytes allowed.
+    fn return_ready(&mut self, ready: Ready, served: usize) {
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, ready.id).get_mut(ready.id) else {
             return;
         };
         slot.flags.set(Flags::READY);
-        match Class::of(slot) {
-            class @ Class::Small => self.scheduler.list(class).push_front(id),
-            class @ Class::Bulk => self.scheduler.list(class).push_back(id),
-        }
+        self.scheduler.put_back(Class::of(slot), ready, served);
     }
 
-    /// Takes the first live stream out of a ready list.
-    fn next_ready(&mut self, class: Class) -> Option<StreamId> {
+    /// Takes the first live stream of `class` out of its ready list. One whose class has changed
+    /// while it waited goes to the end of the other list.
+    fn next_ready(&mut self, class: Class) -> Option<Ready> {
         loop {
-            let id = self.scheduler.list(class).pop_front()?;
-            let slot = table(&mut self.ours, &mut self.theirs, id).get_mut(id);
-            if slot.is_some_and(|slot| slot.flags.take(Flags::READY)) {
-                return Some(id);
+            let ready = self.scheduler.list(class).pop_front()?;
+            let slot = table(&mut self.ours, &mut self.theirs, ready.id).get_mut(ready.id);
+            let Some(slot) = slot.filter(|slot| slot.flags.has(Flags::READY)) else {
+                continue;
+            };
+            let present = Class::of(slot);
+            if present == class {
+                slot.flags.take(Flags::READY);
+                return Some(ready);
             }
+            self.scheduler.list(present).push_back(ready);
         }
     }
 

@@ -30,20 +30,34 @@ impl Class {
     }
 }
 
+/// A stream that has something to encode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    pub(crate) id: StreamId,
+    /// Bytes of its earlier turns as bulk that it could not use.
+    deficit: usize,
+}
+
+impl Ready {
+    pub(crate) fn new(id: StreamId) -> Self {
+        Self { id, deficit: 0 }
+    }
+}
+
 /// The ready lists and the account between them.
 ///
-/// A list may hold ids of streams that are over by now; whoever takes one skips them. They are as
-/// few as the frames that ended those streams and wait in the ring.
+/// A list may hold ids of streams that are over by now, or in the other class; whoever takes one
+/// sees to them. The dead ones are as few as the frames that ended those streams and wait in the ring.
 #[derive(Debug, Default)]
 pub(crate) struct Scheduler {
-    small: VecDeque<StreamId>,
-    bulk: VecDeque<StreamId>,
+    small: VecDeque<Ready>,
+    bulk: VecDeque<Ready>,
     /// Bytes of small since bulk was last served or did not wait.
     small_bytes: usize,
 }
 
 impl Scheduler {
-    pub(crate) fn list(&mut self, class: Class) -> &mut VecDeque<StreamId> {
+    pub(crate) fn list(&mut self, class: Class) -> &mut VecDeque<Ready> {
         match class {
             Class::Small => &mut self.small,
             Class::Bulk => &mut self.bulk,
@@ -57,6 +71,23 @@ impl Scheduler {
             (true, _) => Some(Class::Small),
             (false, true) => Some(Class::Bulk),
             (false, false) => None,
+        }
+    }
+
+    /// Puts a stream back that has more to encode than its turn of `served` bytes allowed: a small one
+    /// first, so that its message is not torn apart by others', a bulk one last. What a bulk one could
+    /// not use, because frames end where parts do, adds up to a turn of its own.
+    pub(crate) fn put_back(&mut self, class: Class, mut ready: Ready, served: usize) {
+        if class == Class::Small {
+            self.small.push_front(ready);
+            return;
+        }
+        ready.deficit += QUANTUM - served;
+        if ready.deficit < QUANTUM {
+            self.bulk.push_back(ready);
+        } else {
+            ready.deficit -= QUANTUM;
+            self.bulk.push_front(ready);
         }
     }
 

@@ -90,26 +90,40 @@ impl Channel {
             self.encode_channel_frames(&mut room);
             self.encode_pending(&mut room, app);
         }
-        let class_room = room;
-        let Some(class) = self.scheduler.turn() else {
-            return;
-        };
-        if class == Class::Bulk && room < QUANTUM - CONTROL_BYTES {
-            return; // small frames are in the batch already
+        self.encode_turn(room, app);
+    }
+
+    /// Encodes data of one class into a batch that has `room` left.
+    fn encode_turn(&mut self, mut room: usize, app: &mut impl Application) {
+        let whole = room;
+        while room == whole && self.ring.bytes() < self.config.ring_bytes {
+            let Some(class) = self.scheduler.turn() else {
+                return;
+            };
+            if class == Class::Bulk && room < QUANTUM - CONTROL_BYTES {
+                return; // small frames are in the batch already
+            }
+            self.encode_class(class, &mut room, app);
         }
-        while room >= CONTROL_BYTES && self.ring.bytes() < self.config.ring_bytes {
-            let Some(id) = self.next_ready(class) else {
+    }
+
+    /// Encodes data of as many small streams as fit, or of one bulk stream.
+    fn encode_class(&mut self, class: Class, room: &mut usize, app: &mut impl Application) {
+        let whole = *room;
+        while *room >= CONTROL_BYTES && self.ring.bytes() < self.config.ring_bytes {
+            let Some(ready) = self.next_ready(class) else {
                 break;
             };
-            if self.encode_stream(id, &mut room, app) {
-                self.return_ready(id);
+            let before = *room;
+            if self.encode_stream(ready.id, room, app) {
+                self.return_ready(ready, before - *room);
                 break;
             }
-            if class == Class::Bulk {
+            if class == Class::Bulk && *room < before {
                 break;
             }
         }
-        self.scheduler.served(class, class_room - room);
+        self.scheduler.served(class, whole - *room);
     }
 
     fn encode_channel_frames(&mut self, room: &mut usize) {

@@ -12,3 +12,4 @@ mod behaviour;
 mod model;
 mod pair;
 mod resume;
+mod turns;
