@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.e2e.roles import Nginx
 
 CHANNEL_ALPN = "cmgmux/1"
+FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, VERSION, WRONG_INSTANCE, WRONG_ORDINAL = 1, 2, 3, 8, 9, 10
+"""Codes of CLOSE."""
 
 
 @pytest.fixture
@@ -87,6 +89,7 @@ def test_a_connection_point_of_a_foreign_authority_is_refused_in_words(
     )
 
 
+# R-LINK-5
 def test_an_authority_that_may_not_vouch_for_the_site_is_refused_in_words(
     path: GatedPath, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_a_gateway_of_a_foreign_authority_is_refused_in_words(
     check_gateway_goes_on(path)
 
 
+# R-LINK-4
 def test_a_gateway_with_another_name_is_refused_in_words(path: GatedPath) -> None:
     path.point_settings["instances"][0]["server_name"] = "gateway.example"
     path.start_point()
@@ -153,6 +157,7 @@ def check_counted(path: GatedPath, reason: str, before: int) -> None:
     check_gateway_goes_on(path)
 
 
+# R-LINK-6
 @pytest.mark.parametrize(
     "foreign",
     [
@@ -176,6 +181,7 @@ def test_foreign_bytes_on_the_channel_port_are_closed_and_counted(
     check_counted(path, "tls", before)
 
 
+# R-LINK-2
 def test_tls_of_another_protocol_on_the_channel_port_is_closed_and_counted(
     path: GatedPath,
 ) -> None:
@@ -190,6 +196,21 @@ def test_tls_of_another_protocol_on_the_channel_port_is_closed_and_counted(
     check_counted(path, "tls", before)
 
 
+# R-LINK-1
+def test_tls_1_2_on_the_channel_port_is_closed_and_counted(path: GatedPath) -> None:
+    before = refused(path, "tls")
+    tls = tls_to_channel_port(CHANNEL_ALPN)
+    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
+        pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"),
+    ):
+        tls.wrap_socket(connection).close()
+    check_counted(path, "tls", before)
+
+
+# R-LINK-1
 def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath) -> None:
     before = refused(path, "tls")
     with (
@@ -213,25 +234,74 @@ def greeting(path: GatedPath, text: bytes) -> bytes:
         return read_all(stranger)
 
 
+def hello(values: dict[int, bytes]) -> bytes:
+    """A HELLO of these values instead of the usual ones."""
+    usual = {1: b"\1\0", 2: bytes(4), 3: bytes((0, 64, 0, 0)), 4: b"\0", 5: b"\0", 6: bytes(16)}
+    body = b"".join(
+        struct.pack("<BH", tag, len(value)) + value for tag, value in (usual | values).items()
+    )
+    return struct.pack("<II", len(body) | 0x13 << 24, 0) + body
+
+
+def close_code(answer: bytes) -> int:
+    """Why the gateway closes the link, which it says in words as well."""
+    header, stream, code = struct.unpack_from("<III", answer)
+    assert ((header >> 24) & 0xFF, stream) == (0x17, 0), "it is told why, in a CLOSE"
+    assert len(answer) == 8 + (header & 0xFFFFFF) > 12
+    return int(code)
+
+
+# R-HELLO-1, R-HELLO-2, R-HELLO-3, R-HELLO-5, R-FRAME-8
 @pytest.mark.parametrize(
-    "text",
+    ("text", "code"),
     [
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        struct.pack("<II", 4 | 0x13 << 24, 0) + b"\xff" * 4,
-        struct.pack("<II", 0xFFFFFF | 0x13 << 24, 0),
-        struct.pack("<II", 5 | 0x02 << 24, 2) + b"early",
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FRAME_SIZE),
+        (struct.pack("<II", 4 | 0x13 << 24, 0) + b"\xff" * 4, MALFORMED),
+        (struct.pack("<II", 0xFFFFFF | 0x13 << 24, 0), FRAME_SIZE),
+        (struct.pack("<II", 1_017 | 0x13 << 24, 0), FRAME_SIZE),
+        (struct.pack("<II", 5 | 0x02 << 24, 2) + b"early", UNKNOWN_FRAME),
+        (struct.pack("<II", 0 | 0x13 << 24, 1), UNKNOWN_FRAME),
+        (struct.pack("<II", 4 | 0x14 << 24, 0) + bytes(4), UNKNOWN_FRAME),
+        (hello({1: b"\2\0"}), VERSION),
+        (hello({4: b"\x10"}), MALFORMED),
+        (hello({5: bytes(2)}), MALFORMED),
     ],
-    ids=["http", "broken-hello", "huge-hello", "data-before-hello"],
+    ids=[
+        "http",
+        "broken-hello",
+        "huge-hello",
+        "long-hello",
+        "data-before-hello",
+        "hello-on-a-stream",
+        "hello-ok-from-the-wrong-end",
+        "another-version",
+        "no-such-instance",
+        "wrong-length",
+    ],
 )
 def test_a_proper_certificate_does_not_excuse_a_broken_protocol(
-    path: GatedPath, text: bytes
+    path: GatedPath, text: bytes, code: int
 ) -> None:
     before = refused(path, "protocol")
-    answer = greeting(path, text)
-    (header,) = struct.unpack_from("<I", answer)
-    assert (header >> 24) & 0x1F == 0x17, "it is told why, in a CLOSE"
-    assert len(answer) > 12
+    assert close_code(greeting(path, text)) == code
     check_counted(path, "protocol", before)
+
+
+# R-HELLO-6
+@pytest.mark.parametrize(
+    ("values", "reason", "code"),
+    [
+        ({4: b"\1"}, "wrong_instance", WRONG_INSTANCE),
+        ({5: b"\x0f"}, "wrong_ordinal", WRONG_ORDINAL),
+    ],
+    ids=["instance", "ordinal"],
+)
+def test_a_hello_for_somebody_else_is_refused_with_its_code(
+    path: GatedPath, values: dict[int, bytes], reason: str, code: int
+) -> None:
+    before = refused(path, reason)
+    assert close_code(greeting(path, hello(values))) == code
+    check_counted(path, reason, before)
 
 
 def test_a_publication_that_contradicts_the_current_one_is_refused_in_words(

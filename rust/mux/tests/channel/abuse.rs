@@ -57,12 +57,14 @@ fn theirs(index: u32, generation: u32) -> StreamId {
     StreamId::from_wire(1 << 31 | generation << 23 | index)
 }
 
+// R-FRAME-1
 #[test]
 fn i2_a_frame_longer_than_allowed_is_refused_from_its_header() {
     let header = Header { length: 16_377, kind: kind::DATA, flags: 0, stream: theirs(1, 0) };
     Victim::new().refuses(BytesMut::from(&header.encode()[..]), CloseCode::FRAME_SIZE);
 }
 
+// R-FRAME-3, R-FRAME-5, R-FRAME-6, R-FRAME-7, R-FRAME-8, R-OPEN-5, R-CLOSE-3
 #[test]
 fn i3_malformed_frames_are_refused() {
     let mut victim = Victim::new();
@@ -97,6 +99,7 @@ fn i3_an_unknown_ignorable_frame_is_skipped() {
     assert_eq!(victim.end.app.streams[0].data, b"x");
 }
 
+// R-OPEN-7
 #[test]
 fn i4_an_open_with_more_data_than_the_window_is_never_half_registered() {
     let limits = Limits { window_bytes: 16 * 1024, ..Limits::default() };
@@ -110,6 +113,7 @@ fn i4_an_open_with_more_data_than_the_window_is_never_half_registered() {
     assert_eq!((end.channel.counters().live, end.app.streams.len()), (0, 0));
 }
 
+// R-CREDIT-3, R-CREDIT-4
 #[test]
 fn i5_credit_that_shrinks_or_names_nothing_is_refused() {
     let mut victim = Victim::new();
@@ -128,6 +132,7 @@ fn i5_a_limit_that_repeats_is_fine() {
     victim.feed(control(&repeated, victim.stream)).unwrap();
 }
 
+// R-CREDIT-2
 #[test]
 fn i6_data_one_byte_over_the_credit_is_refused() {
     let mut victim = Victim::new();
@@ -142,6 +147,7 @@ fn i6_data_one_byte_over_the_credit_is_refused() {
     victim.feed(frame(kind::DATA, 0, stream, &last[1..])).unwrap();
 }
 
+// R-OPEN-4, R-TICKET-1
 #[test]
 fn i8_more_opens_than_tickets_are_refused() {
     let limits = Limits { max_streams: 8, ..Limits::default() };
@@ -157,6 +163,7 @@ fn i8_more_opens_than_tickets_are_refused() {
     assert_eq!(error, ProtocolError::OpenLimit { opened: 9, allowed: 8 });
 }
 
+// R-OPEN-1, R-OPEN-2, R-DATA-4, R-STREAM-2
 #[test]
 fn i10_frames_on_dead_ids_are_refused_but_for_those_that_may_cross() {
     let mut victim = Victim::new();
@@ -182,6 +189,7 @@ fn i10_frames_on_dead_ids_are_refused_but_for_those_that_may_cross() {
     victim.feed(frame(kind::OPEN, 0, theirs(1, 1), &open)).unwrap();
 }
 
+// R-OPEN-2
 #[test]
 fn i11_generations_wrap_without_notice() {
     let mut pair = Pair::new(&Config::default());
@@ -200,6 +208,7 @@ fn i11_generations_wrap_without_notice() {
     assert_ne!(ids[0], ids[1]);
 }
 
+// R-CREDIT-1, R-DATA-1
 #[test]
 fn i12_tiny_frames_are_bounded_by_their_charge() {
     let mut victim = Victim::new();
@@ -211,6 +220,7 @@ fn i12_tiny_frames_are_bounded_by_their_charge() {
     victim.refuses(frame(kind::DATA, 0, stream, b"x"), CloseCode::FLOW);
 }
 
+// R-ACK-2
 #[test]
 fn j6_acknowledgements_outside_of_what_is_in_flight_are_refused() {
     let mut victim = Victim::new();
@@ -225,6 +235,7 @@ fn j6_acknowledgements_outside_of_what_is_in_flight_are_refused() {
     victim.refuses(control(&Control::Pong { id: 1, rx_pos: 12 }, channel), CloseCode::ACK_RANGE);
 }
 
+// R-RESET-1
 #[test]
 fn i18_a_reset_must_name_what_arrived() {
     let mut victim = Victim::new();
@@ -280,6 +291,7 @@ proptest! {
         }
     }
 
+    // R-FRAME-2
     #[test]
     fn bytes_one_at_a_time_do_what_they_do_whole(
         frames in vec((vec(any::<u8>(), 1..50), 0..3u8), 1..20),

@@ -58,6 +58,7 @@ fn everything_returns_to_its_baseline_when_streams_end() {
     }
 }
 
+// R-TICKET-2, R-TICKET-4
 #[test]
 fn an_opener_waits_for_tickets_and_gets_them_when_handlers_end() {
     let limits = Limits { max_streams: 16, ..Limits::default() };
@@ -81,6 +82,7 @@ fn an_opener_waits_for_tickets_and_gets_them_when_handlers_end() {
     assert_eq!(pair.instance.open(), Err(UsageError::NoTicket));
 }
 
+// R-CREDIT-5, R-CREDIT-7
 #[test]
 fn a_sleeping_reader_stalls_its_stream_alone() {
     let mut pair = Pair::new(&Config::default());
@@ -218,6 +220,7 @@ fn a_reset_drops_what_is_queued_and_tells_the_peer_once() {
     assert_eq!(pair.instance.channel.counters().live, 0);
 }
 
+// R-STOP-1
 #[test]
 fn a_stop_is_answered_by_a_reset_with_its_code() {
     let mut pair = Pair::new(&Config::default());
@@ -231,6 +234,7 @@ fn a_stop_is_answered_by_a_reset_with_its_code() {
     assert_eq!(refused, Err(UsageError::Closed));
 }
 
+// R-GOAWAY-1, R-GOAWAY-2, R-GOAWAY-3
 #[test]
 fn a_draining_end_refuses_new_streams_and_finishes_old_ones() {
     let mut pair = Pair::new(&Config::default());
@@ -276,6 +280,7 @@ fn a_stream_cancelled_before_it_went_out_leaves_nothing_behind() {
     }
 }
 
+// R-ACK-5
 #[test]
 fn the_replay_ring_stops_encoding_at_its_cap() {
     let limits = Limits { window_bytes: 1 << 24, ..Limits::default() };
@@ -298,6 +303,7 @@ fn the_replay_ring_stops_encoding_at_its_cap() {
     assert_eq!(pair.point.app.streams[0].data.len(), 1 << 20);
 }
 
+// R-LIVE-3
 #[test]
 fn a_silent_peer_is_probed_and_then_given_up() {
     let config = Config::default();
@@ -310,6 +316,7 @@ fn a_silent_peer_is_probed_and_then_given_up() {
     assert_eq!(end.channel.handle_timeout(due), Some(Expiry::Link));
 }
 
+// R-FRAME-2
 #[test]
 fn input_is_taken_by_whole_frames_only() {
     let mut pair = Pair::new(&Config::default());
@@ -323,6 +330,7 @@ fn input_is_taken_by_whole_frames_only() {
     assert!(point.app.streams.is_empty());
 }
 
+// R-OPEN-3
 #[test]
 fn an_index_is_free_at_the_acceptor_before_its_opener_uses_it_again() {
     let mut pair = Pair::new(&Config { queue_bytes: 1 << 20, ..Config::default() });
@@ -345,6 +353,7 @@ fn an_index_is_free_at_the_acceptor_before_its_opener_uses_it_again() {
     assert_eq!(pair.instance.app.accepted.len(), 2);
 }
 
+// R-FRAME-2
 #[test]
 fn a_trace_cut_at_any_byte_gives_the_same_events() {
     let mut pair = Pair::new(&Config::default());

@@ -12,4 +12,5 @@ mod behaviour;
 mod model;
 mod pair;
 mod resume;
+mod rules;
 mod turns;

@@ -57,6 +57,7 @@ fn assert_complete(pair: &mut Pair, request: &Bytes, answer: &Bytes, context: &s
     }
 }
 
+// R-POS-2, R-RESUME-5, R-RESUME-6, R-RESUME-14
 #[test]
 fn j1_a_cut_at_any_byte_of_either_direction_loses_and_doubles_nothing() {
     let (pair, ..) = conversation();
@@ -88,6 +89,7 @@ fn j2_a_hundred_cuts_during_the_resume_lose_nothing() {
     assert_eq!(pair.point.channel.counters().resumes, 100);
 }
 
+// R-RESUME-4, R-RESUME-5, R-RESUME-7
 #[test]
 fn what_comes_over_the_old_link_after_the_claim_is_skipped_on_the_new_one() {
     let (pair, ..) = conversation();
@@ -111,6 +113,7 @@ fn what_comes_over_the_old_link_after_the_claim_is_skipped_on_the_new_one() {
     }
 }
 
+// R-RESUME-8, R-RESUME-14
 #[test]
 fn an_acknowledgement_of_what_an_older_link_delivered_shortens_no_replay() {
     let (mut pair, request, answer) = conversation();
@@ -130,6 +133,7 @@ fn an_acknowledgement_of_what_an_older_link_delivered_shortens_no_replay() {
     assert_complete(&mut pair, &request, &answer, "acknowledged early");
 }
 
+// R-RESUME-2, R-RESUME-10
 #[test]
 fn an_answer_that_is_lost_is_asked_for_again_with_the_next_epoch() {
     let (mut pair, request, answer) = conversation();
@@ -145,6 +149,7 @@ fn an_answer_that_is_lost_is_asked_for_again_with_the_next_epoch() {
     assert_complete(&mut pair, &request, &answer, "after a lost answer");
 }
 
+// R-RESUME-3, R-RESUME-11
 #[test]
 fn j5_the_same_or_a_lower_epoch_is_refused_and_changes_nothing() {
     let (mut pair, request, answer) = conversation();
@@ -162,6 +167,7 @@ fn j5_the_same_or_a_lower_epoch_is_refused_and_changes_nothing() {
     assert_complete(&mut pair, &request, &answer, "after stale claims");
 }
 
+// R-RESUME-9
 #[test]
 fn j6_a_resume_from_where_bytes_are_missing_or_were_never_sent_is_refused() {
     let (mut pair, ..) = conversation();
@@ -185,6 +191,7 @@ fn j6_a_resume_from_where_bytes_are_missing_or_were_never_sent_is_refused() {
     }
 }
 
+// R-RESUME-7
 #[test]
 fn j6_a_replay_that_ends_inside_a_frame_is_refused() {
     let (mut pair, ..) = conversation();
@@ -201,6 +208,7 @@ fn j6_a_replay_that_ends_inside_a_frame_is_refused() {
     assert!(matches!(error, ProtocolError::ReplayBoundary { .. }), "{error}");
 }
 
+// R-RESUME-12
 #[test]
 fn without_a_link_nothing_is_encoded_and_no_stream_is_opened() {
     let mut pair = Pair::new(&Config::default());
@@ -219,6 +227,7 @@ fn without_a_link_nothing_is_encoded_and_no_stream_is_opened() {
     pair.instance.open().unwrap();
 }
 
+// R-RESUME-13
 #[test]
 fn j8_the_window_for_a_new_link_ends_the_channel_and_not_before() {
     let mut pair = Pair::new(&Config::default());
@@ -237,6 +246,7 @@ fn j8_the_window_for_a_new_link_ends_the_channel_and_not_before() {
     assert!(pair.instance.channel.next_deadline() > pair.now);
 }
 
+// R-RESUME-13
 #[test]
 fn j13_a_second_loss_of_the_link_does_not_prolong_the_window() {
     let mut pair = Pair::new(&Config::default());
@@ -247,6 +257,7 @@ fn j13_a_second_loss_of_the_link_does_not_prolong_the_window() {
     assert_eq!(pair.point.channel.next_deadline(), end);
 }
 
+// R-RESUME-12
 #[test]
 fn j16_ends_and_resets_without_a_link_arrive_in_order_after_the_resume() {
     let mut pair = Pair::new(&Config::default());
@@ -272,6 +283,7 @@ fn j16_ends_and_resets_without_a_link_arrive_in_order_after_the_resume() {
     assert_eq!(pair.point.app.streams[3].data, b"xy");
 }
 
+// R-POS-3, R-RESUME-5
 #[test]
 fn a_replay_has_the_batches_of_the_first_time_and_nothing_new_between_them() {
     let mut pair = Pair::new(&Config::default());

@@ -19,6 +19,8 @@ enum Outcome {
     Frame(Value, Vec<u8>),
 }
 
+// R-FRAME-1, R-FRAME-3, R-FRAME-4, R-FRAME-5, R-FRAME-6, R-FRAME-7, R-HELLO-3, R-HELLO-4, R-HELLO-5,
+// R-OPEN-5, R-DATA-1, R-CLOSE-3, R-RESUME-1
 #[test]
 fn every_frame_decodes_to_its_fields_or_its_error_and_encodes_to_its_bytes() {
     let vectors = read("frames.json");

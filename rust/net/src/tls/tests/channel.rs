@@ -21,6 +21,7 @@ impl Instance {
     }
 }
 
+// R-LINK-5
 #[test]
 fn a_connection_point_of_a_trusted_ca_is_identified() {
     let folder = Folder::new();
@@ -95,6 +96,7 @@ fn an_expired_connection_point_is_refused_and_both_sides_say_why() {
     assert_eq!(dialling, "the peer says that our certificate has expired or is not valid yet");
 }
 
+// R-LINK-1
 #[test]
 fn a_peer_without_a_certificate_is_refused_and_both_sides_say_why() {
     let folder = Folder::new();
@@ -128,6 +130,7 @@ fn a_server_certificate_cannot_dial() {
     assert!(accepting.contains("not meant for this purpose"), "{accepting}");
 }
 
+// R-LINK-4
 #[test]
 fn a_gateway_of_another_name_or_ca_is_refused_by_the_dialling_side() {
     let folder = Folder::new();
@@ -147,6 +150,7 @@ fn a_gateway_of_another_name_or_ca_is_refused_by_the_dialling_side() {
     assert_eq!(dialling, "the peer's certificate was not issued by a trusted CA");
 }
 
+// R-LINK-3
 #[test]
 fn links_are_never_resumed() {
     let folder = Folder::new();
@@ -160,6 +164,7 @@ fn links_are_never_resumed() {
     }
 }
 
+// R-LINK-2
 #[test]
 fn peers_that_speak_something_else_are_told_apart() {
     let folder = Folder::new();
