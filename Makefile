@@ -20,6 +20,8 @@ DEMO := build/demo
 TOOLS := $(VENV)/.tools
 NATIVE := $(VENV)/.native
 INSTALLED := $(DEMO)/.installed
+MEASURING := $(DEMO)/.measuring
+SAVED := build/bench/python
 STUB := python/cmgmux/_native.pyi
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \
@@ -128,6 +130,15 @@ bench: $(INSTALLED) ## Run the benchmarks on the release build; ARGS are theirs
 bench-mux: $(INSTALLED) ## Compare the multiplexer with its rivals; ARGS="--scenario echo"
 	$(DEMO)/bin/python -m bench.mux $(ARGS)
 
+.PHONY: bench-compare
+bench-compare: $(INSTALLED) $(MEASURING) ## Measure what Python users feel against the run saved last
+	@if [ -z "$$(find $(SAVED) -name '*.json' 2>/dev/null)" ]; then \
+		compare=; echo "no run is saved: this one is, and compared with nothing"; \
+	else compare=--benchmark-compare; fi; \
+	$(DEMO)/bin/python -m pytest bench/python --quiet --benchmark-storage=file://$(CURDIR)/$(SAVED) \
+		--benchmark-save=run $$compare --benchmark-group-by=fullname --benchmark-sort=min \
+		--benchmark-columns=min,median,iqr,rounds $(ARGS)
+
 .PHONY: clean
 clean: ## Remove everything that was built
 	rm -rf target build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -160,6 +171,11 @@ $(INSTALLED): pyproject.toml $(RUST_SOURCES) $(PYTHON_SOURCES) LICENSE README.md
 		{ echo "cannot make $(DEMO): install Python's venv module (Debian: python3-venv)" >&2; exit 1; }
 	@echo "building the release; the first time takes a few minutes"
 	env -u PYO3_PYTHON $(DEMO)/bin/pip install --quiet .
+	@touch $@
+
+$(MEASURING): $(INSTALLED) pyproject.toml
+	$(DEMO)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(DEMO)/bin/pip install --quiet --group bench
 	@touch $@
 
 build/stubs: $(NATIVE)
