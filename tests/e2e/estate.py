@@ -69,7 +69,7 @@ class Estate:
                 self.gateways.append(self._start_gateway(instance))
             for site in self._sites:
                 for name in site.points:
-                    self.points[name] = self._start_point(site, name)
+                    self.start_point(name)
             for point in self.points.values():
                 point.wait_for("all channels", is_connected)
             starting.pop_all()
@@ -135,7 +135,9 @@ class Estate:
         }
         return self._start(f"gateway-{instance.index}", "gateway", settings)
 
-    def _start_point(self, site: Site, name: str) -> Service:
+    def start_point(self, name: str) -> None:
+        """Start a connection point, or start it again."""
+        site = next(site for site in self._sites if name in site.points)
         pki = self._pki(name)
         settings = {
             "site": site.code,
@@ -153,7 +155,7 @@ class Estate:
             ],
             "mappings": [dict(mapping) for mapping in site.mappings],
         }
-        return self._start(name, "connection-point", settings)
+        self.points[name] = self._start(name, "connection-point", settings)
 
     def _start(self, name: str, command: str, settings: dict[str, Any]) -> Service:
         admin = self._folder / f"{name}.sock"

@@ -131,7 +131,7 @@ class GatedPath:
         """Wait until every channel is up and the publication is accepted."""
         self.point.wait_for("all channels", is_connected)
         wanted = self.gateway_settings["shards"]
-        self.gateway.wait_for("all channels", lambda status: len(status["channels"]) == wanted)
+        self.gateway.wait_for("all links", lambda status: links_up(status) == wanted)
 
     def url(self, path: str) -> str:
         """The URL of a path as clients have it."""
@@ -219,6 +219,11 @@ def is_connected(point: Settings) -> bool:
         and instance["publication"]["state"] == "accepted"
         for instance in point["instances"]
     )
+
+
+def links_up(gateway: Settings) -> int:
+    """Tell how many of a gateway's channels have a link."""
+    return sum(channel["outage_s"] is None for channel in gateway["channels"])
 
 
 def read_all(connection: socket.socket) -> bytes:

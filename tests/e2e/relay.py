@@ -5,10 +5,13 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from contextlib import suppress
-from typing import Final, Self
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, Self
 
 from tests.e2e.processes import DEADLINE_S, HOST, split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -16,9 +19,12 @@ _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 class Relay:
     """Carries each connection to `target`. Leaving it closes everything."""
 
-    def __init__(self, target: str) -> None:
+    target: str
+    """To be set before anybody connects."""
+
+    def __init__(self) -> None:
         """Listen on a free port."""
-        self._target = split(target)
+        self._closed = False
         self._listener = socket.create_server((HOST, 0))
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -54,6 +60,14 @@ class Relay:
         for each in sockets:
             each.close()
 
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Cut everything and carry nothing meanwhile."""
+        self._closed = True
+        self.cut()
+        yield
+        self._closed = False
+
     def _accept(self) -> None:
         while True:
             try:
@@ -61,7 +75,9 @@ class Relay:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target)
+                if self._closed:
+                    raise ConnectionRefusedError
+                far = socket.create_connection(split(self.target))
             except OSError:
                 near.close()
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -220,7 +221,7 @@ def test_without_a_connection_point_a_known_site_gets_503_and_a_time(
     mappings = [mapping("/files", nginx.address)]
     settings = {"admission_timeout_s": 0.2}
     with GatedPath(tmp_path, pki, curl, mappings, gateway=settings).running() as path:
-        path.point.kill()
+        path.point.signal(signal.SIGTERM)
         path.gateway.wait_for("no channels", lambda status: not status["channels"])
         answer = path.curl("/files/small")
         check_refusal(

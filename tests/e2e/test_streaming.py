@@ -155,11 +155,11 @@ async def test_a_killed_connection_point_ends_a_websocket_and_leaves_nothing(
         ]
         path.point.wait_for("all held", lambda status: status["exchanges"]["open"] == 20)
         path.point.kill()
+        path.start_point()
         for chat in chats:
             with pytest.raises(ConnectionClosedError):
                 await receive(chat)
     path.gateway.wait_for("nothing held", lambda status: held(status) == 0)
-    path.start_point()
     path.wait_connected()
     async with websocket(path, tls, "/live/chat") as chat:
         await chat.send("again")

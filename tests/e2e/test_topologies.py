@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.estate import SHARDS, Estate, Site
-from tests.e2e.path import SERVER_NAME, mapping, read_past
+from tests.e2e.path import SERVER_NAME, links_up, mapping, read_past
 from tests.e2e.processes import DEADLINE_S, split
 from tests.e2e.refusals import check_refusal
 from tests.e2e.roles import NobodyThere, OddRole, Visit, show_the_head
@@ -101,9 +101,7 @@ def test_two_sites_never_see_each_others_requests(
         assert targets_of(role_of_par) == ["/1"]
         # A site whose only connection point is gone touches no other.
         estate.points["par1"].kill()
-        estate.gateways[0].wait_for(
-            "one site's channels", lambda status: len(status["channels"]) == SHARDS
-        )
+        estate.gateways[0].wait_for("one site's links", lambda status: links_up(status) == SHARDS)
         gone = estate.curl("/par/open/3")
         check_refusal(gone, 503, "no-connection-point", "PAR", error="destination_unavailable")
         assert estate.curl("/sea/open/4").status == 200
@@ -120,7 +118,7 @@ def test_requests_of_a_killed_connection_point_move_or_fail_and_none_is_sent_twi
         visit.say(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
 
     with OddRole(answer_when_told) as role, ExitStack() as stack:
-        site = Site("NYC", ("cp1", "cp2"), [mapping("/held", role.address, hold=True)])
+        site = Site("NYC", ("cp1", "cp2"), [mapping("/held", role.address)])
         estate = stack.enter_context(Estate(tmp_path, curl, [site], instances=1))
         requests = [f"{method} /held/{n}" for n in range(10) for method in ("GET", "POST")]
         clients = {}
@@ -134,6 +132,8 @@ def test_requests_of_a_killed_connection_point_move_or_fail_and_none_is_sent_twi
         estate.points["cp1"].kill()
         # What moves arrives again, once, before anything has been answered.
         gateway = estate.gateways[0]
+        gateway.wait_for("the lost links", lambda status: links_up(status) == SHARDS)
+        estate.start_point("cp1")
         moved = gateway.wait_for(
             "the move", lambda status: moves(status) == lost_gets(status, lost)
         )

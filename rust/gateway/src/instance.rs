@@ -184,10 +184,14 @@ impl Instance {
             "client_address": self.addresses.clients,
             "channel_address": self.addresses.channels,
             "uptime_s": self.since.elapsed().as_secs_f64(),
-            "state": match (self.stopping.load(Ordering::Relaxed), channels.is_empty()) {
-                (true, _) => "draining",
-                (false, true) => "waiting for a connection point",
-                (false, false) => "ready",
+            "state": if self.stopping.load(Ordering::Relaxed) {
+                "draining"
+            } else if channels.is_empty() {
+                "waiting for a connection point"
+            } else if channels.iter().all(|(_, channel)| channel.outage().is_some()) {
+                "waiting for links"
+            } else {
+                "ready"
             },
             "shards": self.shards.iter().enumerate().map(shard).collect::<Vec<_>>(),
             "channels": channels.iter().map(channel).collect::<Vec<_>>(),
