@@ -170,7 +170,9 @@ impl Link {
     /// Sends what the socket takes at once of what was written last, and ends the connection.
     pub(crate) fn farewell(mut self) {
         self.close();
-        while self.tls.wants_write() && self.tls.write_tls(&mut TrySocket(&self.socket)).is_ok() {}
+        // The runtime does not know yet whether a socket that it has just been given takes anything.
+        let Ok(mut socket) = self.socket.into_std() else { return };
+        while self.tls.wants_write() && self.tls.write_tls(&mut socket).is_ok() {}
     }
 
     /// Tells the peer that nothing more will come.

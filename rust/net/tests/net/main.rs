@@ -5,4 +5,5 @@
 mod channel;
 mod relay;
 mod resume;
+mod rules;
 mod world;

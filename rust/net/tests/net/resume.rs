@@ -129,6 +129,7 @@ async fn resume(
     point.resume_over(socket, pki.dialer(who), name).await
 }
 
+// R-RESUME-2, R-RESUME-5, R-RESUME-6
 #[test]
 fn links_killed_in_every_way_under_load_lose_no_byte() {
     run(async {
@@ -167,6 +168,7 @@ fn j12_a_link_that_falls_silent_is_found_and_replaced() {
     });
 }
 
+// R-RESUME-4, R-RESUME-7
 #[test]
 fn a_channel_moves_under_load_while_its_link_lives() {
     run(async {
@@ -183,6 +185,7 @@ fn a_channel_moves_under_load_while_its_link_lives() {
     });
 }
 
+// R-RESUME-12
 #[test]
 fn streams_wait_for_a_new_link_and_none_is_opened_without() {
     run(async {
@@ -206,6 +209,7 @@ fn streams_wait_for_a_new_link_and_none_is_opened_without() {
     });
 }
 
+// R-RESUME-17
 #[test]
 fn j9_an_instance_that_lacks_the_channel_says_so_and_it_ends_at_once() {
     run(async {

@@ -41,11 +41,16 @@ impl Pki {
         pki.write("stranger-ca.pem", &stranger.pem().certificate);
         let server = gateway.issue_server(&["localhost"]).unwrap();
         let point = site.issue_connection_point("NYC", "cp1").unwrap();
+        let colleague = site.issue_connection_point("NYC", "cp2").unwrap();
         let impostor = stranger.issue_connection_point("NYC", "cp1").unwrap();
         let abroad = site.issue_connection_point("PAR", "cp1").unwrap();
-        for (name, issued) in
-            [("server", server), ("point", point), ("impostor", impostor), ("abroad", abroad)]
-        {
+        for (name, issued) in [
+            ("server", server),
+            ("point", point),
+            ("colleague", colleague),
+            ("impostor", impostor),
+            ("abroad", abroad),
+        ] {
             pki.write(&format!("{name}.pem"), &issued.certificate);
             pki.write(&format!("{name}.key"), &issued.key);
         }
