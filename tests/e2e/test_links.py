@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import struct
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,7 @@ from cmgmux.pki import DevelopmentPki
 from tests.e2e.path import GatedPath, mapping, read_all
 from tests.e2e.processes import DEADLINE_S, split
 from tests.e2e.refusals import check_unharmed
+from tests.vectors.decoder import Frame, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from tests.e2e.roles import Nginx
 
 CHANNEL_ALPN = "cmgmux/1"
-FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, VERSION, WRONG_INSTANCE, WRONG_ORDINAL = 1, 2, 3, 8, 9, 10
+SHUTDOWN, FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, VERSION = 0, 1, 2, 3, 8
+WRONG_INSTANCE, WRONG_ORDINAL, REPLACED = 9, 10, 12
 """Codes of CLOSE."""
+UNKNOWN_CHANNEL, OF_ANOTHER_INSTANCE = 1, 2
+"""Codes of RESUMED."""
+PING, RESUME, CLOSE = 0x11, 0x15, 0x17
+"""Types of frames."""
 
 
 @pytest.fixture
@@ -222,16 +228,35 @@ def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath)
     check_counted(path, "tls", before)
 
 
-def greeting(path: GatedPath, text: bytes) -> bytes:
-    """Say `text` as a connection point with a proper certificate, and give the answer."""
+@contextmanager
+def dialled(path: GatedPath) -> Iterator[ssl.SSLSocket]:
+    """A link of a connection point with a proper certificate."""
     tls = tls_to_channel_port(CHANNEL_ALPN)
     tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
     with (
         socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
-        tls.wrap_socket(connection) as stranger,
+        tls.wrap_socket(connection) as link,
     ):
-        stranger.sendall(text)
-        return read_all(stranger)
+        yield link
+
+
+def greeting(path: GatedPath, text: bytes) -> bytes:
+    """Say `text` on a fresh link, and give the answer."""
+    with dialled(path) as link:
+        link.sendall(text)
+        return read_all(link)
+
+
+def next_frame(link: ssl.SSLSocket, *, in_handshake: bool = False) -> Frame:
+    """Read one frame with the second decoder."""
+    data = b""
+    while True:
+        if frame := decode(data, in_handshake=in_handshake):
+            return frame
+        wanted = 8 if len(data) < 8 else 8 + int.from_bytes(data[:3], "little")
+        received = link.recv(wanted - len(data))
+        assert received, "the gateway has closed the link"
+        data += received
 
 
 def hello(values: dict[int, bytes]) -> bytes:
@@ -301,6 +326,61 @@ def test_a_hello_for_somebody_else_is_refused_with_its_code(
 ) -> None:
     before = refused(path, reason)
     assert close_code(greeting(path, hello(values))) == code
+    check_counted(path, reason, before)
+
+
+# R-HELLO-8, R-LIVE-1
+def test_the_document_is_enough_to_open_a_channel(path: GatedPath) -> None:
+    with dialled(path) as link:
+        link.sendall(hello({}))
+        agreed = next_frame(link, in_handshake=True)
+        assert (agreed.type, agreed.fields["max_streams"]) == ("HELLO_OK", 16)
+        channel_id = agreed.fields["channel_id"]
+        assert isinstance(channel_id, bytes)
+        assert channel_id[0] == 0, "it names the instance"
+        link.sendall(struct.pack("<IIQ", 8 | PING << 24, 0, 77))
+        pong = next_frame(link)
+        assert (pong.type, pong.fields) == ("PONG", {"id": 77, "rx_pos": 0})
+        link.sendall(struct.pack("<III", 4 | CLOSE << 24, 0, SHUTDOWN))
+        assert read_all(link) == b""
+
+
+# R-HELLO-9, R-HELLO-10
+@pytest.mark.parametrize(
+    ("boot_id", "words"),
+    [(b"the present run.", b"started anew"), (b"the former run..", b"a newer channel")],
+    ids=["another-run", "the-same-run"],
+)
+def test_a_new_channel_to_a_shard_ends_the_one_before(
+    path: GatedPath, boot_id: bytes, words: bytes
+) -> None:
+    with dialled(path) as former, dialled(path) as present:
+        former.sendall(hello({6: b"the former run.."}))
+        assert next_frame(former, in_handshake=True).type == "HELLO_OK"
+        path.gateway.wait_for("it is up", lambda status: len(status["channels"]) == 1)
+        present.sendall(hello({6: boot_id}))
+        assert next_frame(present, in_handshake=True).type == "HELLO_OK"
+        answer = read_all(former)
+        assert close_code(answer) == REPLACED
+        assert words in answer
+        present.sendall(struct.pack("<III", 4 | CLOSE << 24, 0, SHUTDOWN))
+
+
+# R-RESUME-15, R-RESUME-16
+@pytest.mark.parametrize(
+    ("index", "code", "reason"),
+    [(0, UNKNOWN_CHANNEL, "unknown_channel"), (1, OF_ANOTHER_INSTANCE, "wrong_instance")],
+    ids=["unknown", "another-instance"],
+)
+def test_a_channel_that_is_not_there_is_not_resumed(
+    path: GatedPath, index: int, code: int, reason: str
+) -> None:
+    before = refused(path, reason)
+    body = bytes([index]) + os.urandom(15) + struct.pack("<IQQ", 5, 0, 0) + os.urandom(40)
+    answer = greeting(path, struct.pack("<II", len(body) | RESUME << 24, 0) + body)
+    resumed = decode(answer, in_handshake=True)
+    assert resumed is not None
+    assert resumed.fields == {"code": code, "epoch": 5, "rx_pos": 0, "tx_start": 0}
     check_counted(path, reason, before)
 
 
