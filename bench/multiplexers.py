@@ -16,7 +16,7 @@ OURS: Final = "cmgmux"
 CORE: Final = "core"
 CEILING: Final = "rustls"
 GO_PEERS: Final = ("go-yamux", "go-smux")
-RIVALS: Final = ("rust-yamux", "h2", "quinn", *GO_PEERS)
+RIVALS: Final = ("rust-yamux", "tokio-yamux", "h2", "quinn", *GO_PEERS)
 
 _FOLDER: Final = Path(__file__).parent / "peers"
 _TARGET: Final = Path(__file__).parents[1] / "target" / "peers"

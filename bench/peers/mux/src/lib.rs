@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 
 use crate::job::{Job, Path};
 use crate::mux::{Mux, Peer};
-use crate::peers::{cmgmux, h2, quinn, yamux};
+use crate::peers::{cmgmux, h2, quinn, tokio_yamux, yamux};
 use crate::scenario::{acceptor, opener};
 
 /// Time that setting up may take on top of the measurement.
@@ -64,6 +64,7 @@ fn run(job: &str, heap: AskHeap) -> Result<Value> {
         "h2" => pair::<h2::H2>(job, heap),
         "quinn" => pair::<quinn::Quinn>(job, heap),
         "rust-yamux" => pair::<yamux::Yamux>(job, heap),
+        "tokio-yamux" => pair::<tokio_yamux::TokioYamux>(job, heap),
         "shaper" => shaper::serve(&job),
         other => bail!("no peer is called {other}"),
     }

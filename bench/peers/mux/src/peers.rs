@@ -3,6 +3,7 @@
 pub(crate) mod cmgmux;
 pub(crate) mod h2;
 pub(crate) mod quinn;
+pub(crate) mod tokio_yamux;
 pub(crate) mod yamux;
 
 use std::net::{SocketAddr, TcpListener};

@@ -11,7 +11,8 @@ use cmgmux_net::tls::{
     CHANNEL_ALPN, Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, server_name,
 };
 use cmgmux_net::{
-    Arrival, Channel, End, Established, Hello, Id, Limits, RecvStream, SendStream, StreamKind, greet,
+    Arrival, Channel, End, Established, Hello, Id, Limits, RecvStream, SendStream, StreamKind,
+    greet,
 };
 use rustls::ClientConfig;
 use rustls::client::Resumption;
