@@ -218,6 +218,10 @@ impl Driver {
         let mut state = self.shared.state.lock();
         // From here on whoever has something to write wakes this task.
         state.driver.get_or_insert_with(|| cx.waker().clone());
+        if state.new_link.is_some() {
+            // It came from another thread since the last look.
+            cx.waker().wake_by_ref();
+        }
         if let Some((code, text)) = state.book.closed.take() {
             return Err(Failure::Channel(EndReason::ClosedByPeer { code, text }));
         }

@@ -88,6 +88,11 @@ impl Relay {
         self.state.fuse.set(Some((bytes, cut)));
     }
 
+    /// Whether what [`cut_after`](Self::cut_after) asked for has been done.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.fuse.get().is_none()
+    }
+
     async fn copy(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {

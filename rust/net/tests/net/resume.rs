@@ -1,7 +1,9 @@
 //! A channel outlives its links, over real TLS.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cmgmux_net::tls::server_name;
@@ -14,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::relay::{Cut, Relay};
-use crate::world::{Pki, arrival, listener, pattern, read_all, run};
+use crate::world::{DEADLINE, Pki, arrival, listener, pattern, read_all, run, run_within};
 
 /// Both ends of a channel, and the way between them; the instance accepts every proven link.
 struct World {
@@ -88,7 +90,13 @@ impl World {
 
     /// Sends and echoes bytes and compares them.
     async fn echo(&self, bytes: usize, seed: u8) {
-        let (mut send, mut recv) = self.instance.try_open(StreamKind::Exchange).unwrap();
+        let (mut send, mut recv) = loop {
+            let possible = self.instance.opens_possible();
+            match self.instance.try_open(StreamKind::Exchange) {
+                Err(OpenError::Detached) => possible.await,
+                opened => break opened.unwrap(),
+            }
+        };
         let expected = pattern(bytes, seed);
         let writing = async {
             for piece in expected.chunks(10_000) {
@@ -129,29 +137,47 @@ async fn resume(
     point.resume_over(socket, pki.dialer(who), name).await
 }
 
+/// Links to kill: `KILLS`, or a few.
+fn kills() -> usize {
+    std::env::var("KILLS").map_or(20, |kills| kills.parse().expect("KILLS is a number"))
+}
+
 // R-RESUME-2, R-RESUME-5, R-RESUME-6
 #[test]
 fn links_killed_in_every_way_under_load_lose_no_byte() {
-    run(async {
+    let kills = kills();
+    run_within(DEADLINE + Duration::from_millis(500) * u32::try_from(kills).unwrap(), async {
         let world = World::new("killed").await;
         world.keep();
         world.serve_echoes();
+        let (is_over, echoed) = (Cell::new(false), Cell::new(0));
         let killing = async {
-            for round in 0..40usize {
-                let cut = if round % 2 == 0 { Cut::Fin } else { Cut::Rst };
-                // Some fall into the handshake of the link before.
-                world.relay.cut_after(round * 7_919 % 90_001, cut);
-                while world.instance.stats().resumes < round as u64 / 2 {
-                    tokio::task::yield_now().await;
+            for kill in 0..kills {
+                let cut = match kill % 50 {
+                    49 => Cut::Freeze,
+                    odd if odd % 2 == 1 => Cut::Rst,
+                    _ => Cut::Fin,
+                };
+                // Some fall into the handshake of the link before, most into the middle of a frame.
+                let unit = [3, 30, 60_000][kill % 3];
+                world.relay.cut_after(kill * 7_919 % 1_009 * unit, cut);
+                while !world.relay.is_cut() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
+            is_over.set(true);
         };
-        let load = async {
-            tokio::join!(world.echo(6_000_000, 1), world.echo(6_000_000, 2), world.echo(300, 3))
+        let load = async |seed: u8, bytes: usize| {
+            while !is_over.get() {
+                world.echo(bytes, seed).await;
+                echoed.set(echoed.get() + 2 * bytes);
+            }
         };
-        tokio::join!(killing, load);
-        assert!(world.point.stats().resumes >= 10, "{:?}", world.point.stats());
+        tokio::join!(killing, load(1, 2_000_000), load(2, 500_000), load(3, 300));
         world.echo(100_000, 4).await;
+        let (resumes, megabytes) = (world.point.stats().resumes, echoed.get() / 1_000_000);
+        eprintln!("{kills} links killed, {resumes} resumes, {megabytes} MB compared");
+        assert!(resumes > kills as u64 / 2, "{:?}", world.point.stats());
     });
 }
 

@@ -21,7 +21,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 /// Far beyond what anything here takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Certificates of one test, in a folder of its own.
 pub(crate) struct Pki {
@@ -143,8 +143,12 @@ pub(crate) fn with_channel<F: Future<Output = ()>>(
 }
 
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_within(DEADLINE, test);
+}
+
+pub(crate) fn run_within(deadline: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { timeout(DEADLINE, test).await.expect("in time") });
+    LocalSet::new().block_on(&runtime, async { timeout(deadline, test).await.expect("in time") });
 }
 
 pub(crate) async fn read_all(recv: &mut RecvStream) -> Result<Vec<u8>, StreamError> {
