@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
 use self::links::Links;
+use crate::blocks::Payloads;
 use crate::config::Config;
 use crate::credit;
 use crate::error::{CloseCode, StreamCode, UsageError};
@@ -64,7 +65,9 @@ pub trait Application {
     /// The peer opened the stream `id`. The returned token names it from now on; the application
     /// owes a [`Channel::release`].
     fn opened(&mut self, id: StreamId, kind: StreamKind) -> Token;
-    /// Data arrived. It used up credit, which [`Channel::consume`] gives back to the peer.
+    /// Data arrived. It used up credit, which [`Channel::consume`] gives back to the peer. Data below
+    /// [`PACKED_BYTES`](crate::PACKED_BYTES) shares a block with other data, data of 8 KiB and more
+    /// the input buffer; whoever keeps a piece for long copies it.
     fn data(&mut self, stream: Token, data: Bytes, end: End);
     /// The peer abandoned its sending half: nothing more will arrive.
     fn reset(&mut self, stream: Token, code: StreamCode);
@@ -147,6 +150,7 @@ pub struct Channel {
     ours: Table,
     theirs: Table,
     queues: Queues,
+    payloads: Payloads,
     scheduler: Scheduler,
     ring: Ring,
     liveness: Liveness,
@@ -195,6 +199,7 @@ impl Channel {
             ours: Table::new(side.initiator()),
             theirs: Table::new(peer.initiator()),
             queues: Queues::default(),
+            payloads: Payloads::default(),
             scheduler: Scheduler::default(),
             ring: Ring::default(),
             liveness: Liveness::new(&config, now),
@@ -283,8 +288,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Whether [`send`](Self::send) would take data. After a no, [`Application::writable`] follows
-    /// once there is room.
+    /// Whether it is time to [`send`](Self::send) more, which takes it after a yes. After a no,
+    /// [`Application::writable`] follows once there is room.
     ///
     /// # Errors
     ///
@@ -297,7 +302,7 @@ impl Channel {
         if slot.tx != TxState::Open {
             return Err(UsageError::Closed);
         }
-        let room = slot.queued < limit;
+        let room = slot.queued < self.queues.share(limit);
         if !room {
             slot.flags.set(Flags::WANTS_ROOM);
         }

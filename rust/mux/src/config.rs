@@ -36,7 +36,8 @@ pub struct Config {
     pub local: Limits,
     /// What the peer allows us.
     pub peer: Limits,
-    /// Bytes that one stream may queue before its writer has to wait: 64 KiB.
+    /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 16 MiB
+    /// among the streams that have something queued, if that is less.
     pub queue_bytes: u32,
     /// Bytes sent but not acknowledged that the replay ring holds before every writer has to wait:
     /// 16 MiB. Raise it to bandwidth times round-trip time; that much memory a channel is at stake.

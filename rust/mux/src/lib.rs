@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod channel;
 mod config;
 mod credit;
@@ -27,6 +28,7 @@ mod stream;
 mod table;
 mod time;
 
+pub use blocks::PACKED_BYTES;
 pub use channel::{Application, Channel, Counters, End, Expiry, Token};
 pub use config::{Config, Limits};
 pub use error::{CloseCode, ProtocolError, ResumeCode, StreamCode, UsageError};

@@ -5,6 +5,11 @@ use bytes::{Buf, Bytes};
 use crate::frame::{EOM, FIN};
 use crate::stream::Slot;
 
+/// Bytes that all queues are to hold together.
+const SHARED_BYTES: u32 = 16 * 1024 * 1024;
+/// Nodes that are not worth giving back.
+const FEW_NODES: usize = 64;
+
 /// Chunks of every stream's send queue, linked by index; an empty queue costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
@@ -12,6 +17,8 @@ pub(crate) struct Queues {
     /// First free node; 0 = none. Node `i` is stored at `i - 1`.
     free: u32,
     in_use: u32,
+    /// Queues that are not empty.
+    busy: u32,
     bytes: u64,
 }
 
@@ -38,6 +45,12 @@ impl Queues {
         self.bytes
     }
 
+    /// Bytes up to which a queue takes more: `limit`, or less if many queues share the memory. An
+    /// empty one always does.
+    pub(crate) fn share(&self, limit: u32) -> u32 {
+        (SHARED_BYTES / self.busy.max(1)).clamp(1, limit)
+    }
+
     /// Appends a chunk to the slot's queue.
     pub(crate) fn push(&mut self, slot: &mut Slot, data: Bytes, flags: u8) {
         let length = u32::try_from(data.len()).expect("the caller bounds a chunk");
@@ -57,7 +70,10 @@ impl Queues {
             index
         };
         match slot.queue_tail {
-            0 => slot.queue_head = index,
+            0 => {
+                slot.queue_head = index;
+                self.busy += 1;
+            }
             tail => self.nodes[tail as usize - 1].next = index,
         }
         slot.queue_tail = index;
@@ -112,34 +128,92 @@ impl Queues {
             }
         }
         if slot.queue_head == 0 {
-            slot.queue_tail = 0;
-            slot.burst = 0;
+            self.note_empty(slot);
         }
     }
 
     /// Drops all chunks of the slot's queue.
     pub(crate) fn clear(&mut self, slot: &mut Slot) {
+        if slot.queue_head == 0 {
+            return;
+        }
         self.bytes -= u64::from(slot.queued);
         while slot.queue_head != 0 {
             let index = slot.queue_head;
             slot.queue_head = self.nodes[index as usize - 1].next;
             self.release(index);
         }
-        slot.queue_tail = 0;
         slot.queued = 0;
+        self.note_empty(slot);
+    }
+
+    fn note_empty(&mut self, slot: &mut Slot) {
+        slot.queue_tail = 0;
         slot.burst = 0;
+        self.busy -= 1;
     }
 
     fn release(&mut self, index: u32) {
-        self.in_use -= 1;
-        if self.in_use == 0 {
-            self.free = 0;
-            self.nodes.clear();
-            // An idle channel keeps room for a handful of chunks only.
-            self.nodes.shrink_to(64);
-            return;
-        }
         self.nodes[index as usize - 1] = Node { next: self.free, ..Node::default() };
         self.free = index;
+        self.in_use -= 1;
+        if self.in_use == 0 {
+            self.begin_again();
+        }
+    }
+
+    /// All queues are empty. Room that the last burst did not need is given back.
+    fn begin_again(&mut self) {
+        let used = self.nodes.len().max(FEW_NODES);
+        self.free = 0;
+        self.nodes.clear();
+        if self.nodes.capacity() > 4 * used {
+            self.nodes.shrink_to(used);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::StreamKind;
+
+    const LIMIT: u32 = 64 * 1024;
+
+    #[test]
+    fn many_queues_share_the_memory_and_an_empty_one_always_takes_more() {
+        let mut queues = Queues::default();
+        let mut slots = vec![Slot::new(StreamKind::Exchange, 0, 0, 0); 1_000];
+        assert_eq!(queues.share(LIMIT), LIMIT);
+        for slot in &mut slots {
+            for _ in 0..2 {
+                queues.push(slot, Bytes::from_static(b"x"), 0);
+            }
+        }
+        assert_eq!(queues.share(LIMIT), SHARED_BYTES / 1_000);
+        let (first, rest) = slots.split_first_mut().unwrap();
+        queues.take(first, Front { bytes: 2, flags: 0 }, |_| {});
+        assert_eq!(queues.share(LIMIT), SHARED_BYTES / 999);
+        rest.iter_mut().for_each(|slot| queues.clear(slot));
+        queues.clear(first);
+        assert_eq!((queues.share(LIMIT), queues.busy, queues.bytes), (LIMIT, 0, 0));
+        queues.busy = u32::MAX;
+        assert!(queues.share(LIMIT) > 0);
+    }
+
+    #[test]
+    fn bursts_alike_need_no_new_memory_and_small_ones_give_it_back() {
+        let mut queues = Queues::default();
+        let mut slot = Slot::new(StreamKind::Exchange, 0, 0, 0);
+        let mut burst = |chunks: usize| {
+            for _ in 0..chunks {
+                queues.push(&mut slot, Bytes::from_static(b"x"), 0);
+            }
+            queues.clear(&mut slot);
+            queues.nodes.capacity()
+        };
+        let capacity = burst(10_000);
+        assert_eq!(burst(9_000), capacity);
+        assert!(burst(10) <= FEW_NODES);
     }
 }

@@ -9,10 +9,13 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::blocks::Blocks;
 use crate::frame::{HEADER_BYTES, Header};
 
 /// Size of a block for headers and small payloads.
 const BLOCK: usize = 64 * 1024;
+/// Blocks kept to be used again, while there is traffic: 1 MiB.
+const MAX_KEPT: usize = 16;
 /// Payloads from this size on are shared instead of copied.
 const SHARE_BYTES: usize = 1024;
 
@@ -22,8 +25,8 @@ pub(crate) struct Ring {
     segments: VecDeque<Segment>,
     /// Segments at the front that have been written to the link.
     written: usize,
-    /// Bytes encoded since the last segment; at its end, room for more in the same block.
-    open: BytesMut,
+    /// The one being filled holds the bytes encoded since the last segment.
+    blocks: Blocks<BLOCK, MAX_KEPT>,
     /// What the peer says it has, and how much of that has been written to the present link.
     claimed: u64,
     acked: u64,
@@ -89,34 +92,33 @@ impl Ring {
     /// Appends a whole frame that `encode` writes.
     pub(crate) fn frame(&mut self, encode: impl FnOnce(&mut BytesMut)) {
         self.reserve(HEADER_BYTES + 64);
-        let before = self.open.len();
-        encode(&mut self.open);
-        self.encoded += (self.open.len() - before) as u64;
+        let open = self.blocks.open();
+        let before = open.len();
+        encode(open);
+        self.encoded += (open.len() - before) as u64;
     }
 
     /// Appends a copy of a piece of the frame begun last.
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
-        self.open.put_slice(bytes);
+        self.blocks.open().put_slice(bytes);
     }
 
     fn reserve(&mut self, room: usize) {
-        if self.open.capacity() - self.open.len() >= room {
-            return;
-        }
-        self.seal();
-        if !self.open.try_reclaim(BLOCK) {
-            self.open = BytesMut::with_capacity(BLOCK);
+        if self.blocks.room() < room {
+            self.seal();
+            self.blocks.begin_block();
         }
     }
 
     /// Turns the open bytes into a segment and returns the position behind the last segment.
     fn seal(&mut self) -> u64 {
         let last = self.segments.back().map_or(self.acked, |segment| segment.end);
-        if self.open.is_empty() {
+        let open = self.blocks.open();
+        if open.is_empty() {
             return last;
         }
-        let bytes = self.open.split().freeze();
+        let bytes = open.split().freeze();
         let end = last + bytes.len() as u64;
         self.segments.push_back(Segment { bytes, end, ends_batch: false });
         end
@@ -203,7 +205,7 @@ impl Ring {
     pub(crate) fn shrink(&mut self) {
         if self.bytes() == 0 {
             self.segments = VecDeque::new();
-            self.open = BytesMut::new();
+            self.blocks.shrink();
         }
     }
 }
@@ -262,12 +264,12 @@ mod tests {
         let mut ring = Ring::default();
         push(&mut ring, &[0; 300]);
         written(&mut ring);
-        let block = ring.open.as_ptr() as usize;
+        let block = ring.blocks.open().as_ptr() as usize;
         for _ in 0..2_000 {
             ring.acknowledge(ring.sent());
             push(&mut ring, &[0; 300]);
             written(&mut ring);
-            let now = ring.open.as_ptr() as usize;
+            let now = ring.blocks.open().as_ptr() as usize;
             assert!(now.abs_diff(block) <= BLOCK, "a second block was allocated");
         }
     }

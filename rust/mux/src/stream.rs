@@ -82,8 +82,9 @@ impl Flags {
     }
 }
 
-/// Everything that the channel knows of one stream.
+/// Everything that the channel knows of one stream, in one cache line.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(crate) struct Slot {
     /// Charge sent so far.
     pub(crate) tx_off: u64,

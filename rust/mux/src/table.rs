@@ -7,7 +7,8 @@ const PAGE: usize = 256;
 /// Bit of a generation entry: the index has had a stream.
 const USED: u16 = 0x100;
 
-/// Slots in pages of 256; a page is freed when its last stream ends.
+/// Slots in pages of 256; a page is freed when its last stream ends, but for one that is kept for the
+/// next stream.
 ///
 /// Generations outlive their page, at two bytes an index, so that an index never means the same
 /// stream twice in a row.
@@ -19,6 +20,8 @@ pub(crate) struct Table {
     generations: Vec<u16>,
     /// Indexes that were used and are free again.
     free: Vec<u32>,
+    /// Slots of an empty page.
+    spare: Option<Box<[Slot]>>,
     live: u32,
 }
 
@@ -40,7 +43,14 @@ pub(crate) enum Dead {
 impl Table {
     pub(crate) fn new(initiator: u32) -> Self {
         // Index 0 is never used.
-        Self { initiator, pages: Vec::new(), generations: vec![0], free: Vec::new(), live: 0 }
+        Self {
+            initiator,
+            pages: Vec::new(),
+            generations: vec![0],
+            free: Vec::new(),
+            spare: None,
+            live: 0,
+        }
     }
 
     pub(crate) fn initiator(&self) -> u32 {
@@ -97,9 +107,10 @@ impl Table {
         if page >= self.pages.len() {
             self.pages.resize_with(page + 1, || None);
         }
-        let page = self.pages[page].get_or_insert_with(|| Page {
-            slots: vec![Slot::EMPTY; PAGE].into_boxed_slice(),
-            live: 0,
+        let page = self.pages[page].get_or_insert_with(|| {
+            let spare = self.spare.take();
+            let slots = spare.unwrap_or_else(|| vec![Slot::EMPTY; PAGE].into_boxed_slice());
+            Page { slots, live: 0 }
         });
         page.live += 1;
         self.live += 1;
@@ -118,7 +129,7 @@ impl Table {
         page.live -= 1;
         self.live -= 1;
         if page.live == 0 {
-            self.pages[page_index] = None;
+            self.spare = self.pages[page_index].take().map(|page| page.slots);
         }
         if reusable {
             self.free.push(id.index());

@@ -33,7 +33,8 @@ pub struct Received<H> {
 
 /// Reads the parts of one direction. `H` is [`RequestHead`] or [`ResponseHead`].
 ///
-/// A head that arrives in one piece is not copied. After an error the reader refuses everything.
+/// A head is copied once, because its fields stay longer than the buffer that the piece is a part of
+/// should. After an error the reader refuses everything.
 #[derive(Debug)]
 pub struct Reader<H> {
     state: State,
@@ -217,7 +218,7 @@ fn collect(
         return Err(HeadError::TooLarge { limit_bytes });
     }
     if end != End::None && held.is_empty() {
-        return Ok(Some(data));
+        return Ok(Some(Bytes::copy_from_slice(&data)));
     }
     held.extend_from_slice(&data);
     Ok((end != End::None).then(|| std::mem::take(held).freeze()))
@@ -260,6 +261,14 @@ mod tests {
 
     fn response(method: &Method, pieces: &[(&str, End)]) -> Result<(String, bool), PartsError> {
         run(Reader::response(method), pieces)
+    }
+
+    #[test]
+    fn a_head_keeps_nothing_of_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(HEAD.as_bytes().to_vec());
+        let received = Reader::request().handle_piece(buffer.clone(), End::Part).unwrap();
+        assert!(matches!(received.event, Some(Event::Head(_))));
+        assert!(buffer.is_unique());
     }
 
     #[test]

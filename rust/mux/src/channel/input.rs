@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tracing::{debug, trace};
 
 use super::{Application, Channel, End, Expiry, Pending, Token, table};
+use crate::blocks::{PACKED_BYTES, Payloads};
 use crate::credit;
 use crate::error::{CloseCode, ProtocolError, StreamCode};
 use crate::frame::{
@@ -17,7 +18,7 @@ use crate::table::Dead;
 use crate::time::Timestamp;
 
 /// Payloads from this size on are handed over as part of the input buffer, smaller ones copied, so
-/// that a small payload never keeps a large buffer alive.
+/// that a small payload never keeps a large buffer alive. The smallest are packed.
 const SHARE_BYTES: usize = 8 * 1024;
 /// Bytes of an OPEN before its data.
 const OPEN_PREFIX: usize = 4;
@@ -87,6 +88,7 @@ impl Channel {
             Verdict::Probe(id) => {
                 self.ping = Some(id);
                 self.ring.shrink();
+                self.payloads.shrink();
                 None
             }
             Verdict::Dead => Some(Expiry::Link),
@@ -168,7 +170,8 @@ impl Channel {
         }
         debug!(stream = %id, refused = self.draining, "accepted stream");
         if has_data {
-            let data = payload(input, HEADER_BYTES + OPEN_PREFIX, payload_bytes);
+            let data =
+                payload(&mut self.payloads, input, HEADER_BYTES + OPEN_PREFIX, payload_bytes);
             self.deliver(id, data, End::from_flags(header.flags), app);
         }
         Ok(())
@@ -198,7 +201,7 @@ impl Channel {
         }
         let payload_bytes = header.length as usize;
         credit::receive(slot, id, credit::charge(payload_bytes))?;
-        let data = payload(input, HEADER_BYTES, payload_bytes);
+        let data = payload(&mut self.payloads, input, HEADER_BYTES, payload_bytes);
         self.deliver(id, data, End::from_flags(header.flags), app);
         Ok(())
     }
@@ -385,11 +388,14 @@ impl Channel {
 
 /// The `length` bytes of payload behind `prefix` bytes of `input`. Large ones are split off with
 /// everything before them, small ones copied.
-fn payload(input: &mut BytesMut, prefix: usize, length: usize) -> Bytes {
-    if length >= SHARE_BYTES {
-        input.advance(prefix);
-        input.split_to(length).freeze()
-    } else {
-        Bytes::copy_from_slice(&input[prefix..prefix + length])
+fn payload(packed: &mut Payloads, input: &mut BytesMut, prefix: usize, length: usize) -> Bytes {
+    match length {
+        0 => Bytes::new(),
+        SHARE_BYTES.. => {
+            input.advance(prefix);
+            input.split_to(length).freeze()
+        }
+        PACKED_BYTES.. => Bytes::copy_from_slice(&input[prefix..prefix + length]),
+        _ => packed.copy(&input[prefix..prefix + length]),
     }
 }

@@ -221,7 +221,7 @@ impl Channel {
                 encode_header(&mut self.ring, kind::DATA, id, front.bytes, front.flags)
             };
             self.queues.take(slot, front, |piece| self.ring.payload(piece));
-            let has_room = slot.queued < self.config.queue_bytes / 2;
+            let has_room = slot.queued <= self.queues.share(self.config.queue_bytes) / 2;
             if has_room && slot.tx == TxState::Open && slot.flags.take(Flags::WANTS_ROOM) {
                 app.writable(Token(slot.token));
             }

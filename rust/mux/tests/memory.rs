@@ -1,0 +1,172 @@
+//! What messages and streams take of the heap, as the allocator sees it on the test's thread.
+
+#![allow(clippy::unwrap_used, reason = "test code may panic")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cmgmux_mux::{
+    Application, Channel, CloseCode, Config, End, Side, StreamCode, StreamId, StreamKind,
+    Timestamp, Token,
+};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(layout.size()));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get().wrapping_sub(layout.size()));
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// An application that keeps the ids of its streams, and data until it reads.
+struct Reader {
+    streams: Vec<StreamId>,
+    unread: Vec<(Token, Bytes)>,
+}
+
+impl Application for Reader {
+    fn opened(&mut self, id: StreamId, _kind: StreamKind) -> Token {
+        self.streams.push(id);
+        Token(u32::try_from(self.streams.len() - 1).unwrap())
+    }
+    fn data(&mut self, stream: Token, data: Bytes, _end: End) {
+        self.unread.push((stream, data));
+    }
+    fn reset(&mut self, _stream: Token, _code: StreamCode) {}
+    fn stopped(&mut self, _stream: Token, _code: StreamCode) {}
+    fn writable(&mut self, _stream: Token) {}
+    fn retired(&mut self, _stream: Token) {}
+    fn tickets(&mut self) {}
+    fn draining(&mut self, _code: CloseCode, _grace: Duration) {}
+    fn closed(&mut self, _code: CloseCode, _text: &str) {}
+}
+
+struct Endpoint {
+    channel: Channel,
+    app: Reader,
+    /// Written by the other end.
+    wire: BytesMut,
+    now: Timestamp,
+}
+
+impl Endpoint {
+    fn new(side: Side, streams: usize) -> Self {
+        Self {
+            channel: Channel::new(side, Config::default(), Timestamp::ZERO),
+            app: Reader {
+                streams: Vec::with_capacity(streams),
+                unread: Vec::with_capacity(streams),
+            },
+            wire: BytesMut::with_capacity(1 << 20),
+            now: Timestamp::ZERO,
+        }
+    }
+
+    fn open(&mut self, streams: usize) {
+        for _ in 0..streams {
+            let token = Token(u32::try_from(self.app.streams.len()).unwrap());
+            let id = self.channel.open(StreamKind::Exchange, token).unwrap();
+            self.app.streams.push(id);
+        }
+    }
+
+    fn send_each(&mut self, message: &'static [u8]) {
+        for &id in &self.app.streams {
+            self.channel.send(id, Bytes::from_static(message), End::None).unwrap();
+        }
+    }
+
+    fn read_all(&mut self, message: &[u8]) {
+        for (stream, data) in self.app.unread.drain(..) {
+            assert_eq!(data, message);
+            self.channel.consume(self.app.streams[stream.0 as usize], data.len());
+        }
+    }
+
+    fn write_to(&mut self, wire: &mut BytesMut) {
+        while self.channel.poll_output(self.now, &mut self.app) {
+            self.channel.output().for_each(|piece| wire.extend_from_slice(piece));
+            self.channel.handle_written(self.now);
+        }
+    }
+}
+
+/// Lets the bytes of both ends arrive until neither has more to write, and a second pass, which is
+/// longer than an acknowledgement waits.
+fn deliver(ends: &mut [Endpoint; 2]) {
+    let [one, other] = ends;
+    loop {
+        let now = one.now.after(Duration::from_secs(1));
+        (one.now, other.now) = (now, now);
+        one.write_to(&mut other.wire);
+        other.write_to(&mut one.wire);
+        if one.wire.is_empty() && other.wire.is_empty() {
+            return;
+        }
+        for end in [&mut *one, other] {
+            end.channel.handle_input(now, &mut end.wire, &mut end.app).unwrap();
+        }
+    }
+}
+
+/// Sends a message on each stream and reads it, over and over, and gives the allocations.
+fn go_round(ends: &mut [Endpoint; 2], rounds: usize, message: &'static [u8]) -> usize {
+    let before = ALLOCATIONS.get();
+    for _ in 0..rounds {
+        ends[0].send_each(message);
+        deliver(ends);
+        ends[1].read_all(message);
+    }
+    ALLOCATIONS.get() - before
+}
+
+fn pair(streams: usize) -> [Endpoint; 2] {
+    [Side::Instance, Side::ConnectionPoint].map(|side| Endpoint::new(side, streams))
+}
+
+// 1,000 messages of 300 B are more than a record, a window of acknowledgements and a block hold.
+#[test]
+fn small_messages_in_a_steady_flow_allocate_nothing() {
+    let mut ends = pair(1_000);
+    ends[0].open(1_000);
+    go_round(&mut ends, 1_000, &[7; 300]);
+    assert_eq!(go_round(&mut ends, 200, &[7; 300]), 0);
+}
+
+#[test]
+fn an_idle_stream_takes_its_slot() {
+    const STREAMS: usize = 8_192;
+    const FIRST: usize = 255;
+    let mut ends = pair(FIRST + STREAMS);
+    // What a channel needs once, for the streams of one page.
+    ends[0].open(FIRST);
+    go_round(&mut ends, 1_000, b"x");
+    let before = BYTES.get();
+    for number in FIRST..FIRST + STREAMS {
+        ends[0].open(1);
+        let id = ends[0].app.streams[number];
+        ends[0].channel.send(id, Bytes::from_static(b"x"), End::None).unwrap();
+        deliver(&mut ends);
+        ends[1].read_all(b"x");
+    }
+    let bytes = BYTES.get() - before;
+    assert!(bytes <= 2 * STREAMS * 72, "{} bytes a stream and side", bytes / STREAMS / 2);
+}
