@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmgmux_mux::{Application, CloseCode, End, StreamCode, StreamId, StreamKind, Token};
-use slab::Slab;
 
-use crate::stream::{Chunk, from_core};
+use crate::inbox::{Inbox, Inboxes};
+use crate::pages::Pages;
+use crate::stream::from_core;
 
 /// The receiving half as its handle sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,15 +33,17 @@ pub(crate) enum Tx {
     Stopped(StreamCode),
 }
 
-/// One stream with at least one live handle.
+/// One stream with at least one live handle. One cache line: whoever sends or receives a message
+/// touches it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Entry {
-    pub(crate) id: StreamId,
-    pub(crate) inbox: VecDeque<Chunk>,
-    pub(crate) rx: Rx,
-    pub(crate) tx: Tx,
     pub(crate) reader: Option<Waker>,
     pub(crate) writer: Option<Waker>,
+    pub(crate) id: StreamId,
+    pub(crate) inbox: Inbox,
+    pub(crate) rx: Rx,
+    pub(crate) tx: Tx,
     /// Live handles: the sending one, the receiving one.
     pub(crate) handles: u8,
     /// Opened by the peer, so that its end is owed to it as a ticket.
@@ -49,15 +52,17 @@ pub(crate) struct Entry {
     pub(crate) retired: bool,
 }
 
+const _: () = assert!(size_of::<Option<Entry>>() == 64);
+
 impl Entry {
     pub(crate) fn new(id: StreamId, accepted: bool) -> Self {
         Self {
-            id,
-            inbox: VecDeque::new(),
-            rx: Rx::Open,
-            tx: Tx::Open,
             reader: None,
             writer: None,
+            id,
+            inbox: Inbox::default(),
+            rx: Rx::Open,
+            tx: Tx::Open,
             handles: 2,
             accepted,
             retired: false,
@@ -68,7 +73,8 @@ impl Entry {
 /// All streams with live handles, and what happened since the driver last looked.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
-    pub(crate) entries: Slab<Entry>,
+    pub(crate) entries: Pages<Entry>,
+    pub(crate) inboxes: Inboxes,
     /// Streams that the peer opened and nobody has taken yet; bounded by the tickets given.
     pub(crate) incoming: VecDeque<(Token, StreamKind)>,
     pub(crate) acceptor: Option<Waker>,
@@ -85,7 +91,7 @@ pub(crate) struct Book {
 impl Book {
     /// The key of the entry that `insert` will make.
     pub(crate) fn next_token(&self) -> Token {
-        token(self.entries.vacant_key())
+        token(self.entries.next_key())
     }
 
     pub(crate) fn entry(&mut self, stream: Token) -> Option<&mut Entry> {
@@ -94,7 +100,7 @@ impl Book {
 
     /// Wakes everybody: the channel has ended.
     pub(crate) fn wake_all(&mut self) {
-        for (_, entry) in &mut self.entries {
+        for entry in self.entries.values_mut() {
             self.wake.extend(entry.reader.take());
             self.wake.extend(entry.writer.take());
         }
@@ -118,7 +124,7 @@ impl Application for Book {
         let Some(entry) = self.entries.get_mut(stream.0 as usize) else {
             return;
         };
-        entry.inbox.push_back(Chunk { data, end: from_core(end) });
+        self.inboxes.push(&mut entry.inbox, data, from_core(end));
         if end == End::Stream {
             entry.rx = Rx::Ended;
         }
@@ -130,7 +136,7 @@ impl Application for Book {
             return;
         };
         entry.rx = Rx::Reset(code);
-        entry.inbox = VecDeque::new();
+        self.inboxes.clear(&mut entry.inbox);
         self.wake.extend(entry.reader.take());
     }
 

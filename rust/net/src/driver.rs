@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -37,6 +37,8 @@ pub(crate) struct Driver {
     /// The latest time to look at the clock again, and its timer.
     alarm: Instant,
     timer: Pin<Box<Sleep>>,
+    /// Who is to be woken, taken out of the lock; empty between calls.
+    wake: Vec<Waker>,
     /// Why the channel ends, once its last word is on the way.
     farewell: Option<EndReason>,
 }
@@ -73,6 +75,7 @@ impl Driver {
             input,
             alarm,
             timer: Box::pin(tokio::time::sleep_until(alarm.into())),
+            wake: Vec::new(),
             farewell: None,
         })
     }
@@ -182,9 +185,9 @@ impl Driver {
         if std::mem::take(&mut book.tickets) {
             self.shared.tickets.notify_waiters();
         }
-        let wake = std::mem::take(&mut book.wake);
+        std::mem::swap(&mut book.wake, &mut self.wake);
         drop(state);
-        wake.into_iter().for_each(std::task::Waker::wake);
+        self.wake.drain(..).for_each(Waker::wake);
         result
     }
 
@@ -203,9 +206,9 @@ impl Driver {
                 encoded += link.write(core.output())?;
                 core.handle_written(now);
             }
-            let wake = std::mem::take(&mut book.wake);
+            std::mem::swap(&mut book.wake, &mut self.wake);
             drop(state);
-            wake.into_iter().for_each(std::task::Waker::wake);
+            self.wake.drain(..).for_each(Waker::wake);
             if encoded == 0 {
                 return Ok(());
             }
@@ -302,7 +305,7 @@ impl Driver {
         state.book.wake_all();
         let wake = std::mem::take(&mut state.book.wake);
         drop(state);
-        wake.into_iter().for_each(std::task::Waker::wake);
+        wake.into_iter().for_each(Waker::wake);
         self.shared.tickets.notify_waiters();
         self.shared.links.notify_waiters();
         reason

@@ -13,6 +13,9 @@ use crate::book::{Entry, Rx, Tx};
 use crate::channel::{EndReason, Shared, State};
 
 /// A piece of received data.
+///
+/// A piece below 1 KiB shares a block of 4 KiB with others, one of 8 KiB and more the buffer that it
+/// arrived in. Whoever keeps one for long copies it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Chunk {
     /// The bytes; empty only if something ends here.
@@ -51,7 +54,8 @@ impl SendStream {
         Self { shared, token }
     }
 
-    /// Waits for room in the stream's send queue (64 KiB), which is where backpressure is felt.
+    /// Waits for room in the stream's send queue, which is where backpressure is felt: 64 KiB, less
+    /// if many streams of the channel have something queued.
     ///
     /// # Errors
     ///
@@ -151,11 +155,13 @@ impl Drop for SendStream {
 pub struct RecvStream {
     shared: Arc<Shared>,
     token: Token,
+    /// The end has been handed out.
+    is_over: bool,
 }
 
 impl RecvStream {
     pub(crate) fn new(shared: Arc<Shared>, token: Token) -> Self {
-        Self { shared, token }
+        Self { shared, token, is_over: false }
     }
 
     /// The next piece of data; `None` behind the end. Taking a piece grants its credit again.
@@ -164,23 +170,25 @@ impl RecvStream {
     ///
     /// [`StreamError::Reset`] and [`StreamError::ChannelLost`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, StreamError>> {
-        self.shared.with_output(|state| {
-            let ended = state.ended.clone();
-            let Some(entry) = state.book.entry(self.token) else {
+        if self.is_over {
+            return Poll::Ready(Ok(None));
+        }
+        self.shared.with_output(|State { core, book, ended, .. }| {
+            let Some(entry) = book.entries.get_mut(self.token.0 as usize) else {
                 return (Poll::Ready(Ok(None)), false);
             };
-            if let Some(chunk) = entry.inbox.pop_front() {
-                if entry.inbox.is_empty() && entry.inbox.capacity() > 4 {
-                    entry.inbox = std::collections::VecDeque::new();
-                }
-                let (id, live) = (entry.id, !entry.retired && ended.is_none());
-                let due = live && state.core.consume(id, chunk.data.len());
+            if let Some(chunk) = book.inboxes.pop(&mut entry.inbox) {
+                self.is_over = chunk.end == End::Stream;
+                let live = !entry.retired && ended.is_none();
+                let due = live && core.consume(entry.id, chunk.data.len());
                 return (Poll::Ready(Ok(Some(chunk))), due);
             }
-            let poll = match (entry.rx, ended) {
+            let poll = match (entry.rx, &*ended) {
                 (Rx::Ended, _) => Poll::Ready(Ok(None)),
                 (Rx::Reset(code), _) => Poll::Ready(Err(StreamError::Reset(code))),
-                (Rx::Open, Some(reason)) => Poll::Ready(Err(StreamError::ChannelLost(reason))),
+                (Rx::Open, Some(reason)) => {
+                    Poll::Ready(Err(StreamError::ChannelLost(reason.clone())))
+                }
                 (Rx::Open, None) => {
                     wait(&mut entry.reader, cx);
                     Poll::Pending
@@ -222,6 +230,7 @@ impl Drop for RecvStream {
             if rx == Rx::Open && state.is_live(self.token) {
                 state.core.stop(id, StreamCode::CANCELLED);
             }
+            state.drop_unread(self.token);
             (state.drop_handle(self.token), true)
         });
     }
@@ -239,13 +248,19 @@ impl State {
 
     /// The stream's id if its sending half takes data.
     fn writable(&mut self, token: Token) -> Result<cmgmux_mux::StreamId, StreamError> {
-        let ended = self.ended.clone();
         let entry = self.book.entry(token).ok_or(StreamError::Finished)?;
-        match (entry.tx, ended) {
+        match (entry.tx, &self.ended) {
             (Tx::Stopped(code), _) => Err(StreamError::Stopped(code)),
-            (_, Some(reason)) => Err(StreamError::ChannelLost(reason)),
+            (_, Some(reason)) => Err(StreamError::ChannelLost(reason.clone())),
             (Tx::Finished, None) => Err(StreamError::Finished),
             (Tx::Open, None) => Ok(entry.id),
+        }
+    }
+
+    /// What has arrived and will not be read any more.
+    fn drop_unread(&mut self, token: Token) {
+        if let Some(entry) = self.book.entries.get_mut(token.0 as usize) {
+            self.book.inboxes.clear(&mut entry.inbox);
         }
     }
 
@@ -258,7 +273,9 @@ impl State {
         if entry.handles > 0 {
             return;
         }
-        let entry = self.book.entries.remove(token.0 as usize);
+        let Some(entry) = self.book.entries.remove(token.0 as usize) else {
+            return;
+        };
         if self.ended.is_some() {
             return;
         }
