@@ -3,6 +3,7 @@
 mod input;
 mod links;
 mod output;
+mod unread;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use bytes::{Bytes, BytesMut};
 use tracing::debug;
 
 use self::links::Links;
+use self::unread::Unread;
 use crate::blocks::Payloads;
 use crate::config::Config;
 use crate::credit;
 use crate::error::{CloseCode, StreamCode, UsageError};
+use crate::flight::Flight;
 use crate::frame::{EOM, FIN, MAX_BODY, StreamId, StreamKind};
 use crate::liveness::Liveness;
 use crate::queue::Queues;
@@ -69,7 +72,14 @@ pub trait Application {
     /// [`PACKED_BYTES`](crate::PACKED_BYTES) shares a block with other data, data of 8 KiB and more
     /// the input buffer; whoever keeps a piece for long copies it.
     fn data(&mut self, stream: Token, data: Bytes, end: End);
-    /// The peer abandoned its sending half: nothing more will arrive.
+    /// Charge of the data of stream `id` that has not been consumed: its length and
+    /// [`FRAME_CHARGE`](crate::FRAME_CHARGE) a piece. 0 if the token has become another stream's.
+    fn unread(&self, stream: Token, id: StreamId) -> u64;
+    /// The stream's reader was too slow for the [budget](Config::budget_bytes): nothing more will
+    /// arrive, and what it holds unread is to be dropped, also of a stream that has been retired.
+    fn too_slow(&mut self, stream: Token);
+    /// The peer abandoned its sending half: nothing more will arrive, and what is unread is to be
+    /// dropped.
     fn reset(&mut self, stream: Token, code: StreamCode);
     /// The peer wants no more data: the sending half is closed, its queue dropped.
     fn stopped(&mut self, stream: Token, code: StreamCode);
@@ -108,6 +118,10 @@ pub struct Counters {
     pub ring_bytes: u64,
     /// Bytes in send queues.
     pub queued_bytes: u64,
+    /// Charge of data that the application has not consumed.
+    pub unread_bytes: u64,
+    /// Streams given up because their readers were too slow for the budget.
+    pub slow_consumers: u64,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
     /// Times that the channel moved to a new link.
@@ -152,8 +166,10 @@ pub struct Channel {
     queues: Queues,
     payloads: Payloads,
     scheduler: Scheduler,
+    unread: Unread,
     ring: Ring,
     liveness: Liveness,
+    flight: Flight,
     links: Links,
 
     /// Frames of streams to go out before data, in order; at most three a stream.
@@ -171,8 +187,6 @@ pub struct Channel {
     /// When the newest tracked frame arrived, and when an acknowledgement is due.
     rx_at: Timestamp,
     ack_due: Option<Timestamp>,
-    /// A position written at a known time, to measure a round trip by.
-    rtt_mark: Option<(u64, Timestamp)>,
 
     /// Streams that we may open, and have opened.
     max_opens: u64,
@@ -201,8 +215,10 @@ impl Channel {
             queues: Queues::default(),
             payloads: Payloads::default(),
             scheduler: Scheduler::default(),
+            unread: Unread::default(),
             ring: Ring::default(),
             liveness: Liveness::new(&config, now),
+            flight: Flight::new(config.ring_bytes, 0, now),
             links: Links::default(),
             pending: VecDeque::new(),
             untracked: BytesMut::new(),
@@ -214,7 +230,6 @@ impl Channel {
             rx_acked: 0,
             rx_at: now,
             ack_due: None,
-            rtt_mark: None,
             max_opens: u64::from(config.peer.max_streams),
             opens: 0,
             granted_opens: u64::from(config.local.max_streams),
@@ -315,11 +330,19 @@ impl Channel {
         let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
             return false;
         };
+        let before = slot.rx_unread;
         let due = credit::consume(slot, credit::charge(data_bytes));
+        self.unread.release(u64::from(before - slot.rx_unread));
         if due {
             self.pending.push_back((id, Pending::Credit));
         }
         due
+    }
+
+    /// As [`consume`](Self::consume) for a stream that has been [retired](Application::retired): the
+    /// peer learns nothing, but the [budget](Config::budget_bytes) does.
+    pub fn consume_retired(&mut self, data_bytes: usize) {
+        self.unread.release(u64::from(credit::charge(data_bytes)));
     }
 
     /// Abandons the sending half: what is queued is dropped, the peer learns `code`. Does nothing
@@ -335,11 +358,12 @@ impl Channel {
         }
     }
 
-    /// Asks the peer to send no more; what still arrives is dropped.
+    /// Asks the peer to send no more; what still arrives is dropped, and what is unread is to be, too.
     pub fn stop(&mut self, id: StreamId, code: StreamCode) {
         let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
             return;
         };
+        self.unread.forget(slot);
         if slot.rx == RxState::Open {
             slot.rx = RxState::Stopped;
             self.pending.push_back((id, Pending::Stop(code)));
@@ -354,6 +378,7 @@ impl Channel {
             return;
         };
         debug_assert!(slot.tx != TxState::Open && slot.rx != RxState::Open, "release of {id}");
+        self.unread.forget(slot);
         slot.flags.set(Flags::RELEASED);
     }
 
@@ -392,6 +417,7 @@ impl Channel {
                 .saturating_sub(u64::from(self.theirs.live())),
             ring_bytes: self.ring.bytes(),
             queued_bytes: self.queues.bytes(),
+            unread_bytes: self.unread.bytes,
             rtt: self.liveness.rtt(),
             ..self.counters
         }

@@ -36,6 +36,12 @@ pub struct Config {
     pub local: Limits,
     /// What the peer allows us.
     pub peer: Limits,
+    /// Largest credit that a stream may have: 8 MiB. The window of a stream that is read as fast as it
+    /// arrives grows up to it.
+    pub max_window_bytes: u32,
+    /// Charge that the application may hold unread, over all streams: 64 MiB. Beyond it the streams
+    /// that have been unread for longest are given up; beyond half of it windows do not grow.
+    pub budget_bytes: u64,
     /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 16 MiB
     /// among the streams that have something queued, if that is less.
     pub queue_bytes: u32,
@@ -64,6 +70,8 @@ impl Default for Config {
         Self {
             local: Limits::default(),
             peer: Limits::default(),
+            max_window_bytes: 8 * 1024 * 1024,
+            budget_bytes: 64 * 1024 * 1024,
             queue_bytes: 64 * 1024,
             ring_bytes: 16 * 1024 * 1024,
             ack_delay: Duration::from_millis(25),

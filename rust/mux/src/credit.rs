@@ -1,8 +1,31 @@
 //! Receive-side flow control of one stream: what the peer may send, and when it is told so.
+//!
+//! A window begins small. It doubles when half of it is used up within two round trips, for then the
+//! peer may have been waiting for credit, and it is small again after a pause.
+
+use std::time::Duration;
 
 use crate::error::ProtocolError;
 use crate::frame::{FRAME_CHARGE, StreamId};
 use crate::stream::{Flags, RxState, Slot};
+use crate::time::Timestamp;
+
+/// Microseconds of a tick, the unit of a slot's time; 32 bits of them last 19 hours.
+const TICK_US: u64 = 16;
+/// Time without a grant after which a window is the initial one again.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What a grant depends on besides the stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) now: Timestamp,
+    /// Smoothed round-trip time, once measured.
+    pub(crate) rtt: Option<Duration>,
+    /// The window of a stream that begins.
+    pub(crate) initial_window: u32,
+    /// What windows may grow to at present; smaller than a window if none may grow.
+    pub(crate) max_window: u32,
+}
 
 /// What `payload_bytes` of data in one frame cost.
 ///
@@ -16,13 +39,20 @@ pub(crate) fn charge(payload_bytes: usize) -> u32 {
 /// # Errors
 ///
 /// [`ProtocolError::CreditExceeded`] if the peer was not granted that much.
-pub(crate) fn receive(slot: &mut Slot, id: StreamId, charge: u32) -> Result<(), ProtocolError> {
+pub(crate) fn receive(
+    slot: &mut Slot,
+    id: StreamId,
+    charge: u32,
+    now: Timestamp,
+) -> Result<(), ProtocolError> {
     if charge > slot.rx_left {
         let excess_bytes = charge - slot.rx_left;
         return Err(ProtocolError::CreditExceeded { stream: id, excess_bytes });
     }
+    if slot.rx_off == 0 {
+        slot.granted_at = ticks(now);
+    }
     slot.rx_left -= charge;
-    slot.rx_unread += charge;
     slot.rx_off += u64::from(charge);
     Ok(())
 }
@@ -40,10 +70,24 @@ pub(crate) fn consume(slot: &mut Slot, charge: u32) -> bool {
     true
 }
 
-/// Grants all that the window allows and returns the new absolute limit.
-pub(crate) fn grant(slot: &mut Slot) -> u64 {
+/// Adapts the window, grants all that it allows and returns the new absolute limit. A limit is never
+/// taken back, so a window that shrinks shows in later grants only.
+pub(crate) fn grant(slot: &mut Slot, terms: &Terms) -> u64 {
+    let now = ticks(terms.now);
+    let passed = Duration::from_micros(u64::from(now.wrapping_sub(slot.granted_at)) * TICK_US);
+    slot.granted_at = now;
+    if passed >= QUIET {
+        slot.window = terms.initial_window;
+    } else if terms.rtt.is_some_and(|rtt| passed < 2 * rtt) {
+        slot.window = slot.window.max(slot.window.saturating_mul(2).min(terms.max_window));
+    }
     slot.rx_left = slot.rx_left.max(slot.window.saturating_sub(slot.rx_unread));
     slot.rx_off + u64::from(slot.rx_left)
+}
+
+fn ticks(time: Timestamp) -> u32 {
+    let ticks = time.as_micros() / TICK_US;
+    u32::try_from(ticks & u64::from(u32::MAX)).expect("32 bits are left")
 }
 
 #[cfg(test)]
@@ -52,25 +96,48 @@ mod tests {
     use crate::frame::StreamKind;
 
     const WINDOW: u32 = 36 * 1024;
+    const MAX_WINDOW: u32 = 256 * 1024;
+    const RTT: Duration = Duration::from_millis(10);
+
+    fn id() -> StreamId {
+        StreamId::from_wire(1)
+    }
 
     fn slot() -> Slot {
         Slot::new(StreamKind::Exchange, 0, WINDOW, WINDOW)
     }
 
+    fn terms(now: Timestamp) -> Terms {
+        Terms { now, rtt: Some(RTT), initial_window: WINDOW, max_window: MAX_WINDOW }
+    }
+
+    /// Receives and consumes half a window in `time`, and grants; says what the peer may send.
+    fn turn(slot: &mut Slot, now: &mut Timestamp, time: Duration) -> u32 {
+        let half = slot.rx_left - slot.window / 2 + 1;
+        receive(slot, id(), half, *now).unwrap();
+        slot.rx_unread += half;
+        *now = now.after(time);
+        assert!(consume(slot, half));
+        slot.flags.take(Flags::CREDIT_DUE);
+        let limit = grant(slot, &terms(*now));
+        assert_eq!(limit, slot.rx_off + u64::from(slot.rx_left));
+        slot.rx_left
+    }
+
     #[test]
     fn one_byte_beyond_the_credit_is_refused_and_changes_nothing() {
         let mut slot = slot();
-        let id = StreamId::from_wire(1);
-        let error = receive(&mut slot, id, WINDOW + 1).unwrap_err();
-        assert_eq!(error, ProtocolError::CreditExceeded { stream: id, excess_bytes: 1 });
-        assert_eq!((slot.rx_off, slot.rx_left, slot.rx_unread), (0, WINDOW, 0));
-        receive(&mut slot, id, WINDOW).unwrap();
+        let error = receive(&mut slot, id(), WINDOW + 1, Timestamp::ZERO).unwrap_err();
+        assert_eq!(error, ProtocolError::CreditExceeded { stream: id(), excess_bytes: 1 });
+        assert_eq!((slot.rx_off, slot.rx_left), (0, WINDOW));
+        receive(&mut slot, id(), WINDOW, Timestamp::ZERO).unwrap();
     }
 
     #[test]
     fn a_sleeping_reader_never_grants() {
         let mut slot = slot();
-        receive(&mut slot, StreamId::from_wire(1), WINDOW).unwrap();
+        receive(&mut slot, id(), WINDOW, Timestamp::ZERO).unwrap();
+        slot.rx_unread = WINDOW;
         assert!(!consume(&mut slot, 0));
         assert!(!consume(&mut slot, 100));
     }
@@ -78,12 +145,51 @@ mod tests {
     #[test]
     fn a_grant_reopens_the_whole_window_less_what_is_unread() {
         let mut slot = slot();
-        receive(&mut slot, StreamId::from_wire(1), 30_000).unwrap();
+        receive(&mut slot, id(), 30_000, Timestamp::ZERO).unwrap();
+        slot.rx_unread = 30_000;
         assert!(consume(&mut slot, 20_000), "less than half is left to the peer");
         assert!(!consume(&mut slot, 1), "one CREDIT is pending already");
         slot.flags.take(Flags::CREDIT_DUE);
-        let limit = grant(&mut slot);
+        let limit = grant(&mut slot, &terms(Timestamp::ZERO.after(10 * RTT)));
         assert_eq!(limit, 30_000 + u64::from(WINDOW) - 9_999);
         assert_eq!(slot.rx_left + slot.rx_unread, WINDOW);
+    }
+
+    #[test]
+    fn a_window_doubles_up_to_its_limit_while_half_of_it_is_used_in_less_than_two_round_trips() {
+        let (mut slot, mut now) = (slot(), Timestamp::ZERO);
+        let windows: Vec<u32> = (0..5).map(|_| turn(&mut slot, &mut now, RTT)).collect();
+        assert_eq!(windows, [2 * WINDOW, 4 * WINDOW, MAX_WINDOW, MAX_WINDOW, MAX_WINDOW]);
+        assert_eq!(turn(&mut slot, &mut now, 3 * RTT), MAX_WINDOW);
+    }
+
+    #[test]
+    fn a_window_does_not_grow_for_a_reader_that_takes_its_time() {
+        let (mut slot, mut now) = (slot(), Timestamp::ZERO);
+        for _ in 0..5 {
+            assert_eq!(turn(&mut slot, &mut now, 2 * RTT), WINDOW);
+        }
+    }
+
+    #[test]
+    fn a_window_of_a_quiet_stream_shrinks_without_taking_a_limit_back() {
+        let (mut slot, mut now) = (slot(), Timestamp::ZERO);
+        while turn(&mut slot, &mut now, RTT) < MAX_WINDOW {}
+        let left = turn(&mut slot, &mut now, Duration::from_secs(10));
+        assert_eq!((slot.window, left), (WINDOW, MAX_WINDOW / 2 - 1), "what was given stays");
+        receive(&mut slot, id(), left, now).unwrap();
+        slot.rx_unread = left;
+        assert!(consume(&mut slot, left));
+        now = now.after(10 * RTT);
+        assert_eq!(grant(&mut slot, &terms(now)), slot.rx_off + u64::from(WINDOW));
+    }
+
+    #[test]
+    fn nothing_grows_when_the_budget_is_short_and_nothing_shrinks_for_it() {
+        let (mut slot, mut now) = (slot(), Timestamp::ZERO);
+        let grown = turn(&mut slot, &mut now, RTT);
+        now = now.after(RTT);
+        grant(&mut slot, &Terms { max_window: 0, ..terms(now) });
+        assert_eq!(slot.window, grown);
     }
 }

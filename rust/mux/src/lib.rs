@@ -17,6 +17,7 @@ mod channel;
 mod config;
 mod credit;
 mod error;
+mod flight;
 pub mod frame;
 mod hello;
 mod liveness;

@@ -65,6 +65,8 @@ impl Flags {
     pub(crate) const RELEASED: u8 = 32;
     /// The application waits for room in the send queue.
     pub(crate) const WANTS_ROOM: u8 = 64;
+    /// In the queue of streams with unread data.
+    pub(crate) const LISTED: u8 = 128;
 
     pub(crate) const fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -98,6 +100,8 @@ pub(crate) struct Slot {
     pub(crate) rx_unread: u32,
     /// Charge that may be outstanding and unread together.
     pub(crate) window: u32,
+    /// When credit was last given or first used, in [`credit`](crate::credit)'s ticks.
+    pub(crate) granted_at: u32,
     /// First and last node of the send queue; 0 = none.
     pub(crate) queue_head: u32,
     pub(crate) queue_tail: u32,
@@ -123,6 +127,7 @@ impl Slot {
         rx_left: 0,
         rx_unread: 0,
         window: 0,
+        granted_at: 0,
         queue_head: 0,
         queue_tail: 0,
         queued: 0,

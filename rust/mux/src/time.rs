@@ -28,6 +28,12 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// The time `duration` earlier; saturates at the epoch.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
+    }
+
     /// How long ago `earlier` was; zero if it lies ahead.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -50,6 +50,10 @@ impl Application for Reader {
     fn data(&mut self, stream: Token, data: Bytes, _end: End) {
         self.unread.push((stream, data));
     }
+    fn unread(&self, _stream: Token, _id: StreamId) -> u64 {
+        0
+    }
+    fn too_slow(&mut self, _stream: Token) {}
     fn reset(&mut self, _stream: Token, _code: StreamCode) {}
     fn stopped(&mut self, _stream: Token, _code: StreamCode) {}
     fn writable(&mut self, _stream: Token) {}

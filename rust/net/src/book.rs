@@ -20,6 +20,8 @@ pub(crate) enum Rx {
     Ended,
     /// The peer abandoned its half.
     Reset(StreamCode),
+    /// Given up because its reader was too slow.
+    TooSlow,
 }
 
 /// The sending half as its handle sees it.
@@ -128,6 +130,20 @@ impl Application for Book {
         if end == End::Stream {
             entry.rx = Rx::Ended;
         }
+        self.wake.extend(entry.reader.take());
+    }
+
+    fn unread(&self, stream: Token, id: StreamId) -> u64 {
+        let entry = self.entries.get(stream.0 as usize).filter(|entry| entry.id == id);
+        entry.map_or(0, |entry| self.inboxes.charge(&entry.inbox))
+    }
+
+    fn too_slow(&mut self, stream: Token) {
+        let Some(entry) = self.entries.get_mut(stream.0 as usize) else {
+            return;
+        };
+        entry.rx = Rx::TooSlow;
+        self.inboxes.clear(&mut entry.inbox);
         self.wake.extend(entry.reader.take());
     }
 

@@ -122,6 +122,10 @@ pub struct ChannelStats {
     pub ring_bytes: u64,
     /// Bytes waiting to be sent.
     pub queued_bytes: u64,
+    /// Received bytes that have not been read, with 32 for each piece.
+    pub unread_bytes: u64,
+    /// Streams that were given up because they were read too slowly.
+    pub slow_consumers: u64,
     /// Plaintext bytes received.
     pub bytes_received: u64,
     /// Plaintext bytes sent.
@@ -488,6 +492,8 @@ impl Channel {
             streams_total: counters.opened + counters.accepted,
             ring_bytes: counters.ring_bytes,
             queued_bytes: counters.queued_bytes,
+            unread_bytes: counters.unread_bytes,
+            slow_consumers: counters.slow_consumers,
             bytes_received: counters.bytes_received,
             bytes_sent: counters.bytes_sent,
             rtt_us: counters.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),

@@ -18,8 +18,6 @@ use crate::link::{FinishedTls, Link};
 
 /// Plaintext read in one go before output and other tasks get their turn.
 const READ_BUDGET: usize = 256 * 1024;
-/// Plaintext encrypted ahead of the kernel: what is encrypted cannot be overtaken any more.
-const ENCODE_AHEAD: usize = 64 * 1024;
 /// Time that a last word to the peer may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Time until the next look at something that is overdue because the kernel takes no output.
@@ -201,8 +199,8 @@ impl Driver {
             }
             let mut state = self.shared.state.lock();
             let State { core, book, .. } = &mut *state;
-            let mut encoded = 0;
-            while encoded < ENCODE_AHEAD && core.poll_output(now, book) {
+            let (mut encoded, ahead) = (0, core.encode_ahead());
+            while encoded < ahead && core.poll_output(now, book) {
                 encoded += link.write(core.output())?;
                 core.handle_written(now);
             }

@@ -95,6 +95,17 @@ impl Inboxes {
         Some(chunk)
     }
 
+    /// What the inbox's chunks cost in credit.
+    pub(crate) fn charge(&self, inbox: &Inbox) -> u64 {
+        let (mut charge, mut index) = (0, inbox.head);
+        while index != 0 {
+            let node = &self.nodes[index as usize - 1];
+            charge += node.data.len() as u64 + u64::from(FRAME_CHARGE);
+            index = node.next;
+        }
+        charge
+    }
+
     /// Drops all chunks of the inbox.
     pub(crate) fn clear(&mut self, inbox: &mut Inbox) {
         while self.pop(inbox).is_some() {}
@@ -146,7 +157,9 @@ mod tests {
             let end = if number < 27 { End::None } else { End::Stream };
             inboxes.push(&mut inbox[usize::from(number % 3)], Bytes::from(vec![number]), end);
         }
+        assert_eq!(inboxes.charge(&inbox[1]), 10 * 33);
         inboxes.clear(&mut inbox[1]);
+        assert_eq!(inboxes.charge(&inbox[1]), 0);
         for first in [0, 2] {
             for number in (first..30u8).step_by(3) {
                 let chunk = inboxes.pop(&mut inbox[usize::from(first)]).unwrap();

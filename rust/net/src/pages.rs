@@ -63,6 +63,10 @@ impl<T> Pages<T> {
         key
     }
 
+    pub(crate) fn get(&self, key: usize) -> Option<&T> {
+        self.pages.get(key / PAGE)?.places.as_ref()?[key % PAGE].as_ref()
+    }
+
     pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
         self.pages.get_mut(key / PAGE)?.places.as_mut()?[key % PAGE].as_mut()
     }

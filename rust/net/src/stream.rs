@@ -31,6 +31,9 @@ pub enum StreamError {
     /// The peer abandoned what it was sending.
     #[error("the peer reset the stream: {0}")]
     Reset(StreamCode),
+    /// This end read the stream so slowly that memory for all streams ran out.
+    #[error("the stream was read too slowly")]
+    TooSlow,
     /// The peer wants no more of what we send.
     #[error("the peer stopped the stream: {0}")]
     Stopped(StreamCode),
@@ -168,7 +171,7 @@ impl RecvStream {
     ///
     /// # Errors
     ///
-    /// [`StreamError::Reset`] and [`StreamError::ChannelLost`].
+    /// [`StreamError::Reset`], [`StreamError::TooSlow`] and [`StreamError::ChannelLost`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Chunk>, StreamError>> {
         if self.is_over {
             return Poll::Ready(Ok(None));
@@ -179,13 +182,20 @@ impl RecvStream {
             };
             if let Some(chunk) = book.inboxes.pop(&mut entry.inbox) {
                 self.is_over = chunk.end == End::Stream;
-                let live = !entry.retired && ended.is_none();
-                let due = live && core.consume(entry.id, chunk.data.len());
+                let due = match (&*ended, entry.retired) {
+                    (None, false) => core.consume(entry.id, chunk.data.len()),
+                    (None, true) => {
+                        core.consume_retired(chunk.data.len());
+                        false
+                    }
+                    (Some(_), _) => false,
+                };
                 return (Poll::Ready(Ok(Some(chunk))), due);
             }
             let poll = match (entry.rx, &*ended) {
                 (Rx::Ended, _) => Poll::Ready(Ok(None)),
                 (Rx::Reset(code), _) => Poll::Ready(Err(StreamError::Reset(code))),
+                (Rx::TooSlow, _) => Poll::Ready(Err(StreamError::TooSlow)),
                 (Rx::Open, Some(reason)) => {
                     Poll::Ready(Err(StreamError::ChannelLost(reason.clone())))
                 }
@@ -210,12 +220,7 @@ impl RecvStream {
     /// Asks the peer to send no more, with a reason.
     pub fn stop(self, code: StreamCode) {
         self.shared.with_output(|state| {
-            let Some(id) = state.entry(self.token, |entry| entry.id) else {
-                return ((), false);
-            };
-            if state.is_live(self.token) {
-                state.core.stop(id, code);
-            }
+            state.stop(self.token, code);
             ((), true)
         });
     }
@@ -224,13 +229,7 @@ impl RecvStream {
 impl Drop for RecvStream {
     fn drop(&mut self) {
         self.shared.with_output(|state| {
-            let Some((id, rx)) = state.entry(self.token, |entry| (entry.id, entry.rx)) else {
-                return ((), false);
-            };
-            if rx == Rx::Open && state.is_live(self.token) {
-                state.core.stop(id, StreamCode::CANCELLED);
-            }
-            state.drop_unread(self.token);
+            state.stop(self.token, StreamCode::CANCELLED);
             (state.drop_handle(self.token), true)
         });
     }
@@ -246,6 +245,22 @@ impl State {
         self.ended.is_none() && self.book.entry(token).is_some_and(|entry| !entry.retired)
     }
 
+    /// Drops what has arrived, and asks the peer to send no more.
+    fn stop(&mut self, token: Token, code: StreamCode) {
+        let Self { core, book, ended, .. } = self;
+        let Some(entry) = book.entries.get_mut(token.0 as usize) else {
+            return;
+        };
+        while let Some(chunk) = book.inboxes.pop(&mut entry.inbox) {
+            if ended.is_none() && entry.retired {
+                core.consume_retired(chunk.data.len());
+            }
+        }
+        if ended.is_none() && !entry.retired {
+            core.stop(entry.id, code);
+        }
+    }
+
     /// The stream's id if its sending half takes data.
     fn writable(&mut self, token: Token) -> Result<cmgmux_mux::StreamId, StreamError> {
         let entry = self.book.entry(token).ok_or(StreamError::Finished)?;
@@ -254,13 +269,6 @@ impl State {
             (_, Some(reason)) => Err(StreamError::ChannelLost(reason.clone())),
             (Tx::Finished, None) => Err(StreamError::Finished),
             (Tx::Open, None) => Ok(entry.id),
-        }
-    }
-
-    /// What has arrived and will not be read any more.
-    fn drop_unread(&mut self, token: Token) {
-        if let Some(entry) = self.book.entries.get_mut(token.0 as usize) {
-            self.book.inboxes.clear(&mut entry.inbox);
         }
     }
 

@@ -150,6 +150,11 @@ impl Application for Reader {
         self.read.push((stream, data.len()));
     }
 
+    fn unread(&self, _stream: Token, _id: StreamId) -> u64 {
+        0 // all is consumed at once
+    }
+
+    fn too_slow(&mut self, _stream: Token) {}
     fn reset(&mut self, _stream: Token, _code: StreamCode) {}
     fn stopped(&mut self, _stream: Token, _code: StreamCode) {}
     fn writable(&mut self, _stream: Token) {}

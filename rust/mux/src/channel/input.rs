@@ -51,8 +51,8 @@ impl Channel {
                 continue;
             }
             match header.kind {
-                kind::DATA => self.handle_data(&header, input, app)?,
-                kind::OPEN => self.handle_open(&header, input, app)?,
+                kind::DATA => self.handle_data(now, &header, input, app)?,
+                kind::OPEN => self.handle_open(now, &header, input, app)?,
                 _ => self.handle_control(now, &header, input, app)?,
             }
             input.advance(input.len() - left);
@@ -88,6 +88,7 @@ impl Channel {
             Verdict::Probe(id) => {
                 self.ping = Some(id);
                 self.ring.shrink();
+                self.flight.shrink();
                 self.payloads.shrink();
                 None
             }
@@ -118,6 +119,7 @@ impl Channel {
 
     fn handle_open(
         &mut self,
+        now: Timestamp,
         header: &Header,
         input: &mut BytesMut,
         app: &mut impl Application,
@@ -155,7 +157,7 @@ impl Channel {
         let payload_bytes = length - OPEN_PREFIX;
         let has_data = payload_bytes > 0 || header.flags != 0;
         if has_data {
-            credit::receive(&mut slot, id, credit::charge(payload_bytes))?;
+            credit::receive(&mut slot, id, credit::charge(payload_bytes), now)?;
         }
         let slot = self.theirs.insert_chosen(id, slot, limits.local.max_streams).map_err(wrong)?;
         self.accepted += 1;
@@ -179,6 +181,7 @@ impl Channel {
 
     fn handle_data(
         &mut self,
+        now: Timestamp,
         header: &Header,
         input: &mut BytesMut,
         app: &mut impl Application,
@@ -200,7 +203,7 @@ impl Channel {
             return Err(wrong("this half has ended"));
         }
         let payload_bytes = header.length as usize;
-        credit::receive(slot, id, credit::charge(payload_bytes))?;
+        credit::receive(slot, id, credit::charge(payload_bytes), now)?;
         let data = payload(&mut self.payloads, input, HEADER_BYTES, payload_bytes);
         self.deliver(id, data, End::from_flags(header.flags), app);
         Ok(())
@@ -212,12 +215,11 @@ impl Channel {
             return;
         };
         let wanted = slot.rx == RxState::Open;
-        let token = Token(slot.token);
         if end == End::Stream {
             slot.rx = RxState::Ended;
         }
         if wanted {
-            app.data(token, data, end);
+            self.hand_over(id, data, end, app);
         }
         if end == End::Stream {
             self.retire_if_over(id, app);
@@ -315,6 +317,7 @@ impl Channel {
         let wanted = slot.rx == RxState::Open;
         let token = Token(slot.token);
         slot.rx = RxState::Failed;
+        self.unread.forget(slot);
         debug!(stream = %id, ?code, "peer reset stream");
         if wanted {
             app.reset(token, code);
@@ -375,12 +378,8 @@ impl Channel {
         if self.ring.acknowledge(position) {
             self.liveness.handle_progress(now, self.ring.acked() < self.ring.sent());
         }
-        if let Some((mark, at)) = self.rtt_mark.filter(|&(mark, _)| position >= mark) {
-            self.rtt_mark = None;
-            if let Some(delay) = delay {
-                self.liveness.handle_rtt(now.since(at).saturating_sub(delay));
-            }
-            trace!(mark, "measured a round trip");
+        if let Some(rtt) = self.flight.handle_ack(now, self.ring.acked(), delay) {
+            self.liveness.handle_rtt(rtt);
         }
         Ok(())
     }

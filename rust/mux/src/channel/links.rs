@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::Channel;
 use crate::error::{ProtocolError, ResumeCode};
+use crate::flight::Flight;
 use crate::liveness::Liveness;
 use crate::resume::{Claim, Resumed};
 use crate::stream::Side;
@@ -129,6 +130,7 @@ impl Channel {
         self.counters.resumes += 1;
         self.counters.replayed_bytes += self.ring.bytes();
         self.liveness = Liveness::new(&self.config, now);
+        self.flight = Flight::new(self.config.ring_bytes, tx_start, now);
         self.rx_acked = told;
         self.ack_due = (self.rx_pos > told).then(|| now.after(self.config.ack_delay));
         debug!(
@@ -145,7 +147,6 @@ impl Channel {
         self.ping = None;
         self.pong = None;
         self.ack_due = None;
-        self.rtt_mark = None;
     }
 }
 

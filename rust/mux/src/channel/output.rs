@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use tracing::trace;
 
 use super::{Application, Channel, Pending, Token, table};
-use crate::credit;
+use crate::credit::{self, Terms};
 use crate::frame::{Control, FIN, FRAME_CHARGE, HEADER_BYTES, Header, MAX_BODY, StreamId, kind};
 use crate::queue::Front;
 use crate::replay::Ring;
@@ -16,6 +16,8 @@ use crate::time::Timestamp;
 const MIN_SEND: usize = 1024;
 /// Ring bytes beyond its cap that frames without data may use.
 const CONTROL_RESERVE: u64 = 256 * 1024;
+/// Bytes beyond what the link holds that small messages may have in flight.
+const SMALL_RESERVE: u64 = 64 * 1024;
 /// Longest frame without data, header included.
 const CONTROL_BYTES: usize = 32;
 
@@ -44,12 +46,22 @@ impl Channel {
         }
         // After a move to a new link, first what the old one did not deliver.
         if !self.ring.has_unwritten() {
-            self.encode_tracked(app);
+            self.encode_tracked(now, app);
             self.ring.close_batch();
         }
         let has_tracked = self.ring.has_unwritten();
+        if !has_tracked && self.ring.bytes() < self.flight.cap() {
+            self.flight.handle_dry();
+        }
         self.encode_ack(now, has_tracked || !self.untracked.is_empty());
         has_tracked || !self.untracked.is_empty()
+    }
+
+    /// Plaintext to be written ahead of the kernel, in bytes: about what the link takes in 2 ms. What has
+    /// been written cannot be overtaken any more by a small message.
+    #[must_use]
+    pub fn encode_ahead(&self) -> usize {
+        self.flight.encode_ahead()
     }
 
     /// The batch to be written, in order.
@@ -66,7 +78,7 @@ impl Channel {
         self.ring.mark_written();
         if self.ring.sent() > self.ring.acked() {
             self.liveness.handle_sent(now);
-            self.rtt_mark.get_or_insert((self.ring.sent(), now));
+            self.flight.handle_sent(now, self.ring.sent());
         }
     }
 
@@ -83,12 +95,12 @@ impl Channel {
         ack.encode(StreamId::CHANNEL, &mut self.untracked);
     }
 
-    fn encode_tracked(&mut self, app: &mut impl Application) {
+    fn encode_tracked(&mut self, now: Timestamp, app: &mut impl Application) {
         // An acknowledgement may join the batch and must fit into its record.
         let mut room = QUANTUM - self.untracked.len() - CONTROL_BYTES;
         if self.ring.bytes() < self.config.ring_bytes + CONTROL_RESERVE {
             self.encode_channel_frames(&mut room);
-            self.encode_pending(&mut room, app);
+            self.encode_pending(now, &mut room, app);
         }
         self.encode_turn(room, app);
     }
@@ -96,8 +108,8 @@ impl Channel {
     /// Encodes data of one class into a batch that has `room` left.
     fn encode_turn(&mut self, mut room: usize, app: &mut impl Application) {
         let whole = room;
-        while room == whole && self.ring.bytes() < self.config.ring_bytes {
-            let Some(class) = self.scheduler.turn() else {
+        while room == whole {
+            let Some(class) = self.scheduler.turn().filter(|class| self.may_fly(*class)) else {
                 return;
             };
             if class == Class::Bulk && room < QUANTUM - CONTROL_BYTES {
@@ -107,10 +119,18 @@ impl Channel {
         }
     }
 
+    /// Whether more of `class` may be in flight. Small messages have a reserve, so that they need not
+    /// wait for an acknowledgement when bulk has filled the link.
+    fn may_fly(&self, class: Class) -> bool {
+        let reserve = if class == Class::Small { SMALL_RESERVE } else { 0 };
+        let cap = (self.flight.cap() + reserve).min(self.config.ring_bytes);
+        self.ring.bytes() < cap
+    }
+
     /// Encodes data of as many small streams as fit, or of one bulk stream.
     fn encode_class(&mut self, class: Class, room: &mut usize, app: &mut impl Application) {
         let whole = *room;
-        while *room >= CONTROL_BYTES && self.ring.bytes() < self.config.ring_bytes {
+        while *room >= CONTROL_BYTES && self.may_fly(class) {
             let Some(ready) = self.next_ready(class) else {
                 break;
             };
@@ -150,7 +170,14 @@ impl Channel {
         });
     }
 
-    fn encode_pending(&mut self, room: &mut usize, app: &mut impl Application) {
+    fn encode_pending(&mut self, now: Timestamp, room: &mut usize, app: &mut impl Application) {
+        let may_grow = self.unread.bytes < self.config.budget_bytes / 2;
+        let terms = Terms {
+            now,
+            rtt: self.liveness.rtt(),
+            initial_window: self.config.local.window_bytes,
+            max_window: if may_grow { self.config.max_window_bytes } else { 0 },
+        };
         while *room >= 2 * CONTROL_BYTES {
             let Some((id, pending)) = self.pending.pop_front() else {
                 return;
@@ -167,7 +194,7 @@ impl Channel {
                     if slot.rx != RxState::Open {
                         continue;
                     }
-                    Control::Credit { max: credit::grant(slot) }
+                    Control::Credit { max: credit::grant(slot, &terms) }
                 }
                 Pending::Stop(_) if slot.rx != RxState::Stopped => continue,
                 Pending::Stop(code) => Control::Stop { code: code.0 },

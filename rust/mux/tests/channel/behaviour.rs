@@ -168,7 +168,7 @@ fn bulk_gets_an_eighth_while_small_is_saturated() {
         for id in &small[..100] {
             end.channel.send(*id, Bytes::from(vec![1; 300]), End::Part).unwrap();
         }
-        let batch = end.batch(cmgmux_mux::Timestamp::ZERO).unwrap();
+        let batch = end.acknowledged_batch(cmgmux_mux::Timestamp::ZERO).unwrap();
         all += batch.len();
         if frames(&batch)[0].stream == bulk {
             of_bulk += batch.len();
@@ -193,7 +193,7 @@ fn backlogged_bulk_streams_are_served_alike() {
     }
     let mut served = vec![0; ids.len()];
     for _ in 0..300 {
-        let batch = end.batch(cmgmux_mux::Timestamp::ZERO).unwrap();
+        let batch = end.acknowledged_batch(cmgmux_mux::Timestamp::ZERO).unwrap();
         for header in frames(&batch) {
             let stream = ids.iter().position(|id| *id == header.stream).unwrap();
             served[stream] += header.frame_bytes();
@@ -214,7 +214,7 @@ fn a_reset_drops_what_is_queued_and_tells_the_peer_once() {
     assert_eq!(pair.instance.channel.counters().queued_bytes, 0);
     pair.settle();
     assert_eq!(pair.point.app.streams[0].reset, Some(StreamCode(0x101)));
-    pair.point.channel.stop(id, StreamCode::CANCELLED);
+    pair.point.stop(id, StreamCode::CANCELLED);
     pair.point.channel.send(id, Bytes::new(), End::Stream).unwrap();
     pair.settle();
     assert_eq!(pair.instance.channel.counters().live, 0);
@@ -227,7 +227,7 @@ fn a_stop_is_answered_by_a_reset_with_its_code() {
     let id = pair.instance.open().unwrap();
     pair.instance.channel.send(id, Bytes::from_static(b"x"), End::None).unwrap();
     pair.settle();
-    pair.point.channel.stop(id, StreamCode::SLOW_CONSUMER);
+    pair.point.stop(id, StreamCode::SLOW_CONSUMER);
     pair.settle();
     assert_eq!(pair.instance.app.streams[0].stopped, Some(StreamCode::SLOW_CONSUMER));
     let refused = pair.instance.channel.send(id, Bytes::from_static(b"y"), End::None);
@@ -267,7 +267,7 @@ fn a_stream_cancelled_before_it_went_out_leaves_nothing_behind() {
     let mut pair = Pair::new(&Config::default());
     let id = pair.instance.open().unwrap();
     pair.instance.channel.reset(id, StreamCode::CANCELLED);
-    pair.instance.channel.stop(id, StreamCode::CANCELLED);
+    pair.instance.stop(id, StreamCode::CANCELLED);
     pair.instance.channel.release(id);
     pair.settle();
     assert_eq!(pair.point.app.streams[0].reset, Some(StreamCode::CANCELLED));
@@ -339,7 +339,7 @@ fn an_index_is_free_at_the_acceptor_before_its_opener_uses_it_again() {
     pair.settle();
     // The answer waits as bulk when the opener gives up, so that the reset overtakes it.
     pair.instance.channel.send(id, Bytes::from(vec![0; 100_000]), End::Stream).unwrap();
-    pair.point.channel.stop(id, StreamCode::CANCELLED);
+    pair.point.stop(id, StreamCode::CANCELLED);
     let stop = pair.point.batch(pair.now).unwrap();
     pair.instance.wire.extend(stop);
     pair.instance.deliver(pair.now, usize::MAX).unwrap();

@@ -99,7 +99,7 @@ fn apply(pair: &mut Pair, model: &mut Model, instance: bool, action: Action, see
         }
         Action::Stop { stream } => {
             let Some((_, id)) = pick(stream) else { return };
-            end.channel.stop(id, StreamCode::CANCELLED);
+            end.stop(id, StreamCode::CANCELLED);
             model.entry((!instance, id)).or_default().abandoned = true;
         }
         Action::Flush => {

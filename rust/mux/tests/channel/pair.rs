@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use cmgmux_mux::frame::{Control, Header, kind};
 use cmgmux_mux::{
-    Application, Channel, CloseCode, Config, End, ProtocolError, ResumeCode, Side, StreamCode,
-    StreamId, StreamKind, Timestamp, Token,
+    Application, Channel, CloseCode, Config, End, FRAME_CHARGE, ProtocolError, ResumeCode, Side,
+    StreamCode, StreamId, StreamKind, Timestamp, Token,
 };
 
 /// What one end's application saw of a stream.
@@ -17,6 +18,7 @@ pub(crate) struct Seen {
     pub(crate) parts: Vec<usize>,
     pub(crate) ended: u32,
     pub(crate) reset: Option<StreamCode>,
+    pub(crate) too_slow: bool,
     pub(crate) stopped: Option<StreamCode>,
     pub(crate) retired: bool,
     pub(crate) released: bool,
@@ -58,6 +60,7 @@ impl Application for Recorder {
     fn data(&mut self, stream: Token, data: Bytes, end: End) {
         let seen = self.at(stream);
         assert_eq!((seen.ended, seen.reset), (0, None), "data behind the end");
+        assert!(!seen.too_slow, "data for a stream that was given up");
         seen.unread.push(data.len());
         seen.data.extend_from_slice(&data);
         if end != End::None {
@@ -67,9 +70,21 @@ impl Application for Recorder {
             seen.ended += 1;
         }
     }
+    fn unread(&self, stream: Token, id: StreamId) -> u64 {
+        let seen = &self.streams[stream.0 as usize];
+        assert_eq!(seen.id, Some(id), "the recorder gives no token twice");
+        seen.unread.iter().map(|bytes| (bytes + FRAME_CHARGE as usize) as u64).sum()
+    }
+    fn too_slow(&mut self, stream: Token) {
+        let seen = &mut self.streams[stream.0 as usize];
+        assert!(!seen.too_slow && seen.reset.is_none() && !seen.unread.is_empty(), "no reason");
+        seen.too_slow = true;
+        seen.unread.clear();
+    }
     fn reset(&mut self, stream: Token, code: StreamCode) {
         let seen = self.at(stream);
         assert_eq!((seen.ended, seen.reset), (0, None), "a second end");
+        seen.unread.clear();
         seen.reset = Some(code);
     }
     fn stopped(&mut self, stream: Token, code: StreamCode) {
@@ -101,6 +116,8 @@ pub(crate) struct Endpoint {
     pub(crate) wire: Vec<u8>,
     /// Delivered, but not a whole frame.
     input: BytesMut,
+    /// Acknowledged by [`acknowledged_batch`](Self::acknowledged_batch).
+    tracked_bytes: u64,
 }
 
 impl Endpoint {
@@ -110,6 +127,7 @@ impl Endpoint {
             app: Recorder::default(),
             wire: Vec::new(),
             input: BytesMut::new(),
+            tracked_bytes: 0,
         }
     }
 
@@ -136,6 +154,17 @@ impl Endpoint {
         })
     }
 
+    /// One batch of output that the peer acknowledges at once.
+    pub(crate) fn acknowledged_batch(&mut self, now: Timestamp) -> Option<Vec<u8>> {
+        let batch = self.batch(now)?;
+        self.tracked_bytes += tracked_bytes(&batch);
+        let ack = Control::Ack { rx_pos: self.tracked_bytes, delay_us: 0 };
+        let mut input = BytesMut::new();
+        ack.encode(StreamId::CHANNEL, &mut input);
+        self.channel.handle_input(now, &mut input, &mut self.app).unwrap();
+        Some(batch)
+    }
+
     pub(crate) fn open(&mut self) -> Result<StreamId, cmgmux_mux::UsageError> {
         let token = self.app.add();
         let id = self.channel.open(StreamKind::Exchange, token);
@@ -149,11 +178,29 @@ impl Endpoint {
     pub(crate) fn consume_all(&mut self, stream: usize) {
         let seen = &mut self.app.streams[stream];
         for data_bytes in seen.unread.drain(..) {
-            if let (Some(id), false) = (seen.id, seen.retired) {
-                self.channel.consume(id, data_bytes);
+            match seen.id {
+                Some(id) if !seen.retired => drop(self.channel.consume(id, data_bytes)),
+                _ => self.channel.consume_retired(data_bytes),
             }
         }
     }
+
+    /// Stops a stream and drops what is unread of it.
+    pub(crate) fn stop(&mut self, id: StreamId, code: StreamCode) {
+        self.channel.stop(id, code);
+        let seen = self.app.streams.iter_mut().find(|seen| seen.id == Some(id));
+        seen.expect("a stream that was seen").unread.clear();
+    }
+}
+
+/// Bytes of the frames that count towards the position.
+fn tracked_bytes(mut bytes: &[u8]) -> u64 {
+    let mut tracked = 0;
+    while let Some(header) = Header::decode(bytes).unwrap() {
+        bytes = &bytes[header.frame_bytes()..];
+        tracked += if kind::is_tracked(header.kind) { header.frame_bytes() as u64 } else { 0 };
+    }
+    tracked
 }
 
 /// A connection point and an instance.
@@ -192,6 +239,24 @@ impl Pair {
             }
         }
         panic!("the channel never falls silent");
+    }
+
+    /// Carries what is due to the connection point, lets it read stream `reader`, and carries what is due
+    /// then back, each way taking `delay`. Says how many bytes went to the connection point.
+    pub(crate) fn round_trip(&mut self, delay: Duration, reader: usize) -> usize {
+        while let Some(batch) = self.instance.batch(self.now) {
+            self.point.wire.extend(batch);
+        }
+        let carried = self.point.wire.len();
+        self.now = self.now.after(delay);
+        self.point.deliver(self.now, usize::MAX).unwrap();
+        self.point.consume_all(reader);
+        while let Some(batch) = self.point.batch(self.now) {
+            self.instance.wire.extend(batch);
+        }
+        self.now = self.now.after(delay);
+        self.instance.deliver(self.now, usize::MAX).unwrap();
+        carried
     }
 
     /// The link dies with all that is under way, and both ends notice.

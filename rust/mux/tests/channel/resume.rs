@@ -269,7 +269,7 @@ fn j16_ends_and_resets_without_a_link_arrive_in_order_after_the_resume() {
     pair.cut();
     pair.instance.channel.send(ids[0], Bytes::from_static(b"end"), End::Stream).unwrap();
     pair.instance.channel.reset(ids[1], StreamCode(0x123));
-    pair.point.channel.stop(ids[2], StreamCode(0x124));
+    pair.point.stop(ids[2], StreamCode(0x124));
     pair.point.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(1));
     pair.resume();
     pair.settle();

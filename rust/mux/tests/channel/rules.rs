@@ -215,7 +215,7 @@ fn receiving_half(state: &str) -> Played {
     match state {
         "Open" => {}
         "Stopped" => {
-            peer.end.channel.stop(stream, StreamCode::CANCELLED);
+            peer.end.stop(stream, StreamCode::CANCELLED);
             peer.hears();
         }
         "Ended" => peer.says(&frame(kind::DATA, FIN, stream, b"")).unwrap(),
@@ -419,7 +419,7 @@ fn without_any_credit_every_frame_without_data_goes_out() {
     let stalled = pair.instance.channel.counters().queued_bytes;
     assert!(stalled > 50 * 20_000, "{stalled}");
     pair.instance.channel.reset(ids[0], StreamCode(0x111));
-    pair.instance.channel.stop(ids[1], StreamCode(0x112));
+    pair.instance.stop(ids[1], StreamCode(0x112));
     pair.point.channel.send(ids[2], vec![7; 30_000].into(), End::Part).unwrap();
     pair.settle();
     pair.instance.consume_all(2);

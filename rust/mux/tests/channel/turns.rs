@@ -9,19 +9,13 @@ use crate::pair::Endpoint;
 /// An instance whose streams have all the credit they want.
 fn sender() -> Endpoint {
     let limits = Limits { window_bytes: 1 << 30, ..Limits::default() };
-    let config = Config {
-        queue_bytes: 1 << 24,
-        ring_bytes: 1 << 30,
-        local: limits,
-        peer: limits,
-        ..Config::default()
-    };
+    let config = Config { queue_bytes: 1 << 24, local: limits, peer: limits, ..Config::default() };
     Endpoint::new(Side::Instance, config)
 }
 
 /// The streams of one batch's frames and the bytes of each.
 fn batch(end: &mut Endpoint) -> Vec<(StreamId, usize)> {
-    let batch = end.batch(Timestamp::ZERO).expect("something is to be sent");
+    let batch = end.acknowledged_batch(Timestamp::ZERO).expect("something is to be sent");
     let mut bytes = &batch[..];
     let mut frames = Vec::new();
     while let Some(header) = Header::decode(bytes).unwrap() {
@@ -54,7 +48,7 @@ fn bulk_without_credit_holds_nobody_up() {
     let ids: Vec<_> = (0..3).map(|_| end.open().unwrap()).collect();
     for id in &ids[..2] {
         send(&mut end, *id, 200_000);
-        while end.batch(Timestamp::ZERO).is_some() {}
+        while end.acknowledged_batch(Timestamp::ZERO).is_some() {}
         send(&mut end, *id, 1);
     }
     send(&mut end, ids[2], 200_000);
@@ -85,7 +79,7 @@ fn bulk_streams_whose_parts_fill_turns_badly_get_no_less_in_the_long_run() {
 fn small_messages_leave_in_the_order_in_which_they_were_sent() {
     let mut end = sender();
     let ids: Vec<_> = (0..200).map(|_| end.open().unwrap()).collect();
-    while end.batch(Timestamp::ZERO).is_some() {}
+    while end.acknowledged_batch(Timestamp::ZERO).is_some() {}
     for id in ids.iter().rev() {
         send(&mut end, *id, 300);
     }

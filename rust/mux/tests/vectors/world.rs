@@ -76,7 +76,11 @@ impl Application for Events {
         self.events.push(json!({ "event": "closed", "code": code.0, "text": text }));
     }
 
-    // Of the sending half, which no frame tells.
+    // Of memory and of the sending half, which no frame tells.
+    fn unread(&self, _stream: Token, _id: StreamId) -> u64 {
+        0
+    }
+    fn too_slow(&mut self, _stream: Token) {}
     fn writable(&mut self, _stream: Token) {}
     fn retired(&mut self, _stream: Token) {}
 }

@@ -172,6 +172,35 @@ fn a_reset_and_a_stop_carry_their_codes() {
 }
 
 #[test]
+fn a_reader_that_sleeps_while_memory_runs_out_is_told_so_and_the_others_go_on() {
+    with_channel("asleep", |point, instance| async move {
+        let piece = Bytes::from(vec![7; 30_000]);
+        let mut held = Vec::new();
+        // The receive budget of a channel is 64 MiB.
+        for number in 0..3_000 {
+            let (mut send, recv) = instance.try_open(StreamKind::Exchange).unwrap();
+            send.send(piece.clone(), End::None).unwrap();
+            held.push((send, recv, point.accept().await.unwrap()));
+            if number % 3 == 0 {
+                held[number].2.recv.chunk().await.unwrap();
+            }
+        }
+        let (send, _, slow) = &mut held[1];
+        let stopped = std::future::poll_fn(|cx| send.poll_broken(cx)).await;
+        assert_eq!(stopped, StreamError::Stopped(StreamCode::SLOW_CONSUMER));
+        assert_eq!(slow.recv.chunk().await, Err(StreamError::TooSlow));
+        let unread = point.stats().unread_bytes;
+        assert!((60 << 20..=64 << 20).contains(&unread), "{unread}");
+        let (mut send, _recv, mut last) = held.pop().unwrap();
+        send.send(Bytes::new(), End::Stream).unwrap();
+        assert_eq!(read_all(&mut last.recv).await.unwrap(), piece);
+        drop(held);
+        drop(last);
+        assert_eq!(point.stats().unread_bytes, 0);
+    });
+}
+
+#[test]
 fn a_certificate_of_a_strange_ca_is_refused_in_words_on_both_sides() {
     run(async {
         let pki = Pki::new("strange");
