@@ -42,7 +42,7 @@ pub struct Config {
     /// Charge that the application may hold unread, over all streams: 64 MiB. Beyond it the streams
     /// that have been unread for longest are given up; beyond half of it windows do not grow.
     pub budget_bytes: u64,
-    /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 16 MiB
+    /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 8 MiB
     /// among the streams that have something queued, if that is less.
     pub queue_bytes: u32,
     /// Bytes sent but not acknowledged that the replay ring holds before every writer has to wait:

@@ -5,8 +5,9 @@ use bytes::{Buf, Bytes};
 use crate::frame::{EOM, FIN};
 use crate::stream::Slot;
 
-/// Bytes that all queues are to hold together.
-const SHARED_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes that all queues are to hold together: what a processor can reach fast, and more than a link
+/// takes while a writer gets its turn.
+const SHARED_BYTES: u32 = 8 * 1024 * 1024;
 /// Nodes that are not worth giving back.
 const FEW_NODES: usize = 64;
 
