@@ -1,5 +1,7 @@
 //! The streams that one initiator opened: pages of slots, found by index, never by hash.
 
+use std::fmt;
+
 use crate::frame::StreamId;
 use crate::stream::{Flags, Slot};
 
@@ -25,10 +27,17 @@ pub(crate) struct Table {
     live: u32,
 }
 
-#[derive(Debug)]
 struct Page {
     slots: Box<[Slot]>,
     live: u16,
+}
+
+/// Shows live slots alone: the others hold nothing.
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slots = self.slots.iter().enumerate();
+        f.debug_map().entries(slots.filter(|(_, slot)| slot.flags.has(Flags::LIVE))).finish()
+    }
 }
 
 /// What an id that names no live stream may be.

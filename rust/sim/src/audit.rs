@@ -1,0 +1,239 @@
+//! An independent account of a channel, kept from the bytes on its links alone.
+
+use std::collections::BTreeMap;
+
+use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, kind};
+use cmgmux_mux::{Claim, FRAME_CHARGE, Resumed, Side, StreamId};
+
+/// Bytes of an OPEN before its data.
+const OPEN_PREFIX: u32 = 4;
+
+/// Both directions of a channel. Every method panics when an end breaks a rule.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    to_point: Direction,
+    to_instance: Direction,
+}
+
+/// What one end sends and the other applies.
+#[derive(Debug, Default)]
+struct Direction {
+    /// All tracked frames, as first written.
+    history: Vec<u8>,
+    /// Position written to the present link.
+    written: u64,
+    /// Position up to which the receiver has applied them.
+    applied: u64,
+    /// Bytes of the present link that the receiver has applied before.
+    skip: u64,
+    /// Position of which the sender knows that the receiver is past it.
+    claimed: u64,
+    /// Position up to which the sender may have freed its ring.
+    freed: u64,
+    /// Credit of the streams that send in this direction.
+    streams: BTreeMap<StreamId, Credit>,
+    /// Credit that a stream begins with, and the most that one may have outstanding.
+    window: u64,
+    max_window: u64,
+}
+
+/// The account of one sending half, all in charge.
+#[derive(Debug)]
+struct Credit {
+    sent: u64,
+    /// What the sender knows that it may send, and what the receiver has granted.
+    allowed: u64,
+    granted: u64,
+    consumed: u64,
+}
+
+impl Audit {
+    /// An account of a channel whose windows begin with `window` bytes and never exceed
+    /// `max_window`.
+    pub(crate) fn new(window: u64, max_window: u64) -> Self {
+        let direction = || Direction { window, max_window, ..Direction::default() };
+        Self { to_point: direction(), to_instance: direction() }
+    }
+
+    /// The direction towards `side`, and the one from it.
+    fn directions(&mut self, side: Side) -> (&mut Direction, &mut Direction) {
+        match side {
+            Side::ConnectionPoint => (&mut self.to_point, &mut self.to_instance),
+            Side::Instance => (&mut self.to_instance, &mut self.to_point),
+        }
+    }
+
+    /// Bytes that the ring of `side` has to hold.
+    pub(crate) fn ring_bytes(&mut self, side: Side) -> u64 {
+        let (_, from) = self.directions(side);
+        from.history.len() as u64 - from.freed
+    }
+
+    /// `side` wrote a batch.
+    pub(crate) fn handle_written(&mut self, side: Side, batch: &[u8]) {
+        for (header, frame) in frames(batch) {
+            let (to, from) = self.directions(side);
+            if kind::is_tracked(header.kind) {
+                from.write(&header, frame, to);
+            } else if let Some(position) = acknowledged(&header, frame) {
+                assert_eq!(position, to.applied, "{side:?} acknowledges what it has applied");
+            }
+        }
+        self.directions(side).1.free();
+    }
+
+    /// `side` is about to apply the whole frames at the front of `input`.
+    pub(crate) fn handle_delivered(&mut self, side: Side, input: &[u8]) {
+        for (header, frame) in frames(input) {
+            let (to, from) = self.directions(side);
+            if kind::is_tracked(header.kind) {
+                if to.apply(frame) {
+                    from.handle_applied(&header, frame);
+                }
+            } else if let Some(position) = acknowledged(&header, frame) {
+                from.handle_ack(position);
+            }
+        }
+    }
+
+    /// The instance accepted a claim and left its old link.
+    pub(crate) fn handle_claim(&mut self, claim: &Claim, resumed: &Resumed) {
+        assert_eq!(resumed.rx_pos, self.to_instance.applied, "the instance says where it stands");
+        assert!(claim.rx_pos <= self.to_point.applied, "a claim from the future");
+        self.to_instance.skip = 0;
+        self.to_point.restart(resumed.tx_start);
+        assert!(resumed.tx_start <= self.to_point.applied, "the point would miss bytes");
+    }
+
+    /// The connection point moved to the link on which its claim was accepted.
+    pub(crate) fn handle_resumed(&mut self, resumed: &Resumed) {
+        assert_eq!(resumed.rx_pos, self.to_instance.applied, "nothing came after the answer");
+        self.to_instance.restart(resumed.rx_pos);
+        self.to_point.skip = self.to_point.applied - resumed.tx_start;
+    }
+}
+
+impl Direction {
+    /// The sender goes back to `position` on a new link.
+    fn restart(&mut self, position: u64) {
+        assert!((self.freed..=self.history.len() as u64).contains(&position), "nothing to replay");
+        self.written = position;
+        self.claimed = self.claimed.max(position);
+        self.freed = position;
+    }
+
+    fn write(&mut self, header: &Header, frame: &[u8], reverse: &mut Self) {
+        let start = self.written as usize;
+        self.written += frame.len() as u64;
+        if let Some(first) = self.history.get(start..start + frame.len()) {
+            assert!(first == frame, "a replayed {} differs", kind::name(header.kind));
+            return;
+        }
+        assert_eq!(start, self.history.len(), "a frame straddles what was written before");
+        self.history.extend_from_slice(frame);
+        let id = header.stream;
+        match header.kind {
+            kind::OPEN => {
+                // Either direction of the stream begins; what its id meant before is over.
+                let half = |direction: &Self| Credit {
+                    sent: 0,
+                    allowed: direction.window,
+                    granted: direction.window,
+                    consumed: 0,
+                };
+                self.streams.insert(id, half(self));
+                reverse.streams.insert(id, half(reverse));
+                if header.length > OPEN_PREFIX || header.flags != 0 {
+                    self.spend(id, header.length - OPEN_PREFIX);
+                }
+            }
+            kind::DATA => self.spend(id, header.length),
+            kind::RESET => match control(header, frame) {
+                Control::Reset { offset, .. } => {
+                    assert_eq!(offset, self.streams[&id].sent, "final offset of {id}");
+                }
+                other => unreachable!("{other:?}"),
+            },
+            kind::CREDIT => match control(header, frame) {
+                Control::Credit { max } => reverse.grant(id, max),
+                other => unreachable!("{other:?}"),
+            },
+            _ => {}
+        }
+    }
+
+    fn spend(&mut self, id: StreamId, data_bytes: u32) {
+        let credit = self.streams.get_mut(&id).expect("data of a stream that was opened");
+        credit.sent += u64::from(data_bytes + FRAME_CHARGE);
+        assert!(credit.sent <= credit.allowed, "{id} sends beyond its credit");
+        assert!(credit.allowed <= credit.granted, "{id} was allowed more than was granted");
+    }
+
+    fn grant(&mut self, id: StreamId, max: u64) {
+        let largest = self.max_window;
+        let credit = self.streams.get_mut(&id).expect("credit of a stream that was opened");
+        assert!(max >= credit.granted, "credit of {id} was taken back");
+        assert!(max <= credit.consumed + largest, "more than a window is granted to {id}");
+        credit.granted = max;
+    }
+
+    /// The sender of this direction applied a frame of the other one.
+    fn handle_applied(&mut self, header: &Header, frame: &[u8]) {
+        if header.kind == kind::CREDIT
+            && let Control::Credit { max } = control(header, frame)
+            && let Some(credit) = self.streams.get_mut(&header.stream)
+        {
+            credit.allowed = max;
+        }
+    }
+
+    /// The receiver takes a frame; says whether it applies it.
+    fn apply(&mut self, frame: &[u8]) -> bool {
+        if self.skip > 0 {
+            self.skip -= frame.len() as u64;
+            return false;
+        }
+        let start = self.applied as usize;
+        assert!(
+            self.history.get(start..start + frame.len()) == Some(frame),
+            "what is applied at {start} is not what was written there"
+        );
+        self.applied += frame.len() as u64;
+        true
+    }
+
+    fn handle_ack(&mut self, position: u64) {
+        assert!((self.claimed..=self.history.len() as u64).contains(&position), "impossible ack");
+        self.claimed = position;
+        self.free();
+    }
+
+    fn free(&mut self) {
+        self.freed = self.freed.max(self.claimed.min(self.written));
+    }
+}
+
+/// The whole frames at the front of `bytes`.
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
+    std::iter::from_fn(move || {
+        let header = Header::decode(bytes).expect("an honest end sends no such header")?;
+        let (frame, rest) = bytes.split_at_checked(header.frame_bytes())?;
+        bytes = rest;
+        Some((header, frame))
+    })
+}
+
+fn control(header: &Header, frame: &[u8]) -> Control {
+    Control::decode(header, &frame[HEADER_BYTES..]).expect("an honest end sends no such frame")
+}
+
+/// The position that an ACK or PONG names.
+fn acknowledged(header: &Header, frame: &[u8]) -> Option<u64> {
+    if !matches!(header.kind, kind::ACK | kind::PONG) {
+        return None;
+    }
+    match control(header, frame) {
+        Control::Ack { rx_pos, .. } | Control::Pong { rx_pos, .. } => Some(rx_pos),
+        _ => None,
+    }
+}
