@@ -16,8 +16,9 @@ use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
 use crate::handshake::{NewLink, Step};
 use crate::link::{FinishedTls, Link};
 
-/// Plaintext read in one go before output and other tasks get their turn.
-const READ_BUDGET: usize = 256 * 1024;
+/// Plaintext read in one go before output and other tasks get their turn: half of what a peer on a
+/// quick link has in flight, so that it need not wait for the acknowledgement.
+const READ_BUDGET: usize = 64 * 1024;
 /// Time that a last word to the peer may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Time until the next look at something that is overdue because the kernel takes no output.
@@ -200,6 +201,7 @@ impl Driver {
             let mut state = self.shared.state.lock();
             let State { core, book, .. } = &mut *state;
             let (mut encoded, ahead) = (0, core.encode_ahead());
+            link.limit_unsent(ahead)?;
             while encoded < ahead && core.poll_output(now, book) {
                 encoded += link.write(core.output())?;
                 core.handle_written(now);

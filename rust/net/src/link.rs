@@ -15,8 +15,8 @@ use crate::tls::describe;
 
 /// Ciphertext taken from the socket by one system call.
 const READ_BYTES: usize = 64 * 1024;
-/// Unsent bytes beyond which the kernel takes no more: what waits here can still be overtaken by a
-/// small message, what waits there cannot.
+/// Unsent bytes beyond which the kernel of a new link takes no more: what waits here can still be
+/// overtaken by a small message, what waits there cannot.
 const UNSENT_BYTES: u32 = 128 * 1024;
 /// Time after which the kernel gives up a connection whose peer acknowledges nothing.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +48,8 @@ pub(crate) struct Link {
     ahead: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Unsent bytes beyond which the kernel takes no more.
+    unsent_bytes: u32,
 }
 
 impl fmt::Debug for Link {
@@ -64,7 +66,7 @@ impl Link {
         options.set_tcp_notsent_lowat(UNSENT_BYTES)?;
         options.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         let ahead = vec![0; READ_BYTES].into_boxed_slice();
-        Ok(Self { socket, tls, ahead, start: 0, end: 0 })
+        Ok(Self { socket, tls, ahead, start: 0, end: 0, unsent_bytes: UNSENT_BYTES })
     }
 
     /// Attaches a connection that finished its handshake elsewhere to this thread's runtime.
@@ -173,6 +175,16 @@ impl Link {
         // The runtime does not know yet whether a socket that it has just been given takes anything.
         let Ok(mut socket) = self.socket.into_std() else { return };
         while self.tls.wants_write() && self.tls.write_tls(&mut socket).is_ok() {}
+    }
+
+    /// Lets the kernel hold about `bytes` unsent; a change of less than half is not worth a system call.
+    pub(crate) fn limit_unsent(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if bytes.abs_diff(self.unsent_bytes) >= self.unsent_bytes / 2 {
+            SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes)?;
+            self.unsent_bytes = bytes;
+        }
+        Ok(())
     }
 
     /// Tells the peer that nothing more will come.
