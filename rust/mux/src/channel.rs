@@ -14,6 +14,7 @@ use tracing::debug;
 use self::links::Links;
 use self::unread::Unread;
 use crate::blocks::Payloads;
+use crate::churn::Churn;
 use crate::config::Config;
 use crate::credit;
 use crate::error::{CloseCode, StreamCode, UsageError};
@@ -167,6 +168,7 @@ pub struct Channel {
     payloads: Payloads,
     scheduler: Scheduler,
     unread: Unread,
+    churn: Churn,
     ring: Ring,
     liveness: Liveness,
     flight: Flight,
@@ -216,6 +218,7 @@ impl Channel {
             payloads: Payloads::default(),
             scheduler: Scheduler::default(),
             unread: Unread::default(),
+            churn: Churn::new(&config, now),
             ring: Ring::default(),
             liveness: Liveness::new(&config, now),
             flight: Flight::new(config.ring_bytes, 0, now),

@@ -48,6 +48,11 @@ pub struct Config {
     /// Bytes sent but not acknowledged that the replay ring holds before every writer has to wait:
     /// 16 MiB. Raise it to bandwidth times round-trip time; that much memory a channel is at stake.
     pub ring_bytes: u64,
+    /// PINGs, given up streams and credits that do not matter which the peer may send in a second: 10,000.
+    /// More end the channel.
+    pub churn_per_s: u32,
+    /// How many of these it may send at once: 65,536, as many as there may be streams.
+    pub churn_burst: u32,
     /// Longest time that an acknowledgement waits for company: 25 ms.
     pub ack_delay: Duration,
     /// Received bytes that an acknowledgement does not wait beyond: 32 KiB.
@@ -74,6 +79,8 @@ impl Default for Config {
             budget_bytes: 64 * 1024 * 1024,
             queue_bytes: 64 * 1024,
             ring_bytes: 16 * 1024 * 1024,
+            churn_per_s: 10_000,
+            churn_burst: 65_536,
             ack_delay: Duration::from_millis(25),
             ack_bytes: 32 * 1024,
             idle_probe: Duration::from_secs(15),

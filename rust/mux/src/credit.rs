@@ -10,6 +10,8 @@ use crate::frame::{FRAME_CHARGE, StreamId};
 use crate::stream::{Flags, RxState, Slot};
 use crate::time::Timestamp;
 
+/// What a grant adds to a limit at least. The peer counts less as a frame that does not matter.
+pub(crate) const MIN_GRANT: u64 = 4 * 1024;
 /// Microseconds of a tick, the unit of a slot's time; 32 bits of them last 19 hours.
 const TICK_US: u64 = 16;
 /// Time without a grant after which a window is the initial one again.
@@ -70,9 +72,9 @@ pub(crate) fn consume(slot: &mut Slot, charge: u32) -> bool {
     true
 }
 
-/// Adapts the window, grants all that it allows and returns the new absolute limit. A limit is never
-/// taken back, so a window that shrinks shows in later grants only.
-pub(crate) fn grant(slot: &mut Slot, terms: &Terms) -> u64 {
+/// Adapts the window, grants all that it allows and returns the new absolute limit; `None` if the
+/// window has shrunk so that it does not allow more yet. A limit is never taken back.
+pub(crate) fn grant(slot: &mut Slot, terms: &Terms) -> Option<u64> {
     let now = ticks(terms.now);
     let passed = Duration::from_micros(u64::from(now.wrapping_sub(slot.granted_at)) * TICK_US);
     slot.granted_at = now;
@@ -81,8 +83,12 @@ pub(crate) fn grant(slot: &mut Slot, terms: &Terms) -> u64 {
     } else if terms.rtt.is_some_and(|rtt| passed < 2 * rtt) {
         slot.window = slot.window.max(slot.window.saturating_mul(2).min(terms.max_window));
     }
-    slot.rx_left = slot.rx_left.max(slot.window.saturating_sub(slot.rx_unread));
-    slot.rx_off + u64::from(slot.rx_left)
+    let left = slot.window.saturating_sub(slot.rx_unread);
+    if u64::from(left) < u64::from(slot.rx_left) + MIN_GRANT {
+        return None;
+    }
+    slot.rx_left = left;
+    Some(slot.rx_off + u64::from(left))
 }
 
 fn ticks(time: Timestamp) -> u32 {
@@ -119,8 +125,9 @@ mod tests {
         *now = now.after(time);
         assert!(consume(slot, half));
         slot.flags.take(Flags::CREDIT_DUE);
-        let limit = grant(slot, &terms(*now));
-        assert_eq!(limit, slot.rx_off + u64::from(slot.rx_left));
+        let limit = slot.rx_off + u64::from(slot.rx_left);
+        let granted = grant(slot, &terms(*now)).unwrap_or(limit);
+        assert_eq!(granted, slot.rx_off + u64::from(slot.rx_left));
         slot.rx_left
     }
 
@@ -151,7 +158,7 @@ mod tests {
         assert!(!consume(&mut slot, 1), "one CREDIT is pending already");
         slot.flags.take(Flags::CREDIT_DUE);
         let limit = grant(&mut slot, &terms(Timestamp::ZERO.after(10 * RTT)));
-        assert_eq!(limit, 30_000 + u64::from(WINDOW) - 9_999);
+        assert_eq!(limit, Some(30_000 + u64::from(WINDOW) - 9_999));
         assert_eq!(slot.rx_left + slot.rx_unread, WINDOW);
     }
 
@@ -181,7 +188,16 @@ mod tests {
         slot.rx_unread = left;
         assert!(consume(&mut slot, left));
         now = now.after(10 * RTT);
-        assert_eq!(grant(&mut slot, &terms(now)), slot.rx_off + u64::from(WINDOW));
+        assert_eq!(grant(&mut slot, &terms(now)), Some(slot.rx_off + u64::from(WINDOW)));
+    }
+
+    #[test]
+    fn a_grant_that_moves_the_limit_by_less_than_a_quarter_of_the_smallest_window_is_not_made() {
+        for (left, granted) in [(WINDOW - 4_096, Some(u64::from(WINDOW))), (WINDOW - 4_095, None)] {
+            let mut slot = Slot { rx_left: left, ..slot() };
+            assert_eq!(grant(&mut slot, &terms(Timestamp::ZERO.after(3 * RTT))), granted);
+            assert_eq!(slot.rx_left, if granted.is_some() { WINDOW } else { left });
+        }
     }
 
     #[test]

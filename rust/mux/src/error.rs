@@ -98,6 +98,12 @@ pub enum ProtocolError {
         /// Offset here.
         received: u64,
     },
+    /// The peer sent more frames that cost it nothing than it may.
+    #[error("too many PINGs, resets, stops and tiny credits; the last was a {frame}")]
+    Churn {
+        /// The name of the frame that was too much.
+        frame: &'static str,
+    },
     /// The handshake did not offer a version that both ends speak.
     #[error("peer speaks protocol version {theirs}, we speak {ours}")]
     Version {
@@ -121,6 +127,7 @@ impl ProtocolError {
             Self::StreamState { .. } | Self::FinalOffset { .. } => CloseCode::STREAM_STATE,
             Self::AckRange { .. } => CloseCode::ACK_RANGE,
             Self::ResumeRange { .. } | Self::ReplayBoundary { .. } => CloseCode::RESUME_RANGE,
+            Self::Churn { .. } => CloseCode::CHURN,
             Self::Version { .. } => CloseCode::VERSION,
         }
     }
@@ -240,6 +247,8 @@ codes! {
         INTERNAL = 14, "internal fault";
         /// A resume at a position where bytes would be missing or made up.
         RESUME_RANGE = 15, "impossible resume";
+        /// Too many frames that cost their sender nothing.
+        CHURN = 16, "too many frames that change nothing";
     }
 }
 

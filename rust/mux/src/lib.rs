@@ -14,6 +14,7 @@
 
 mod blocks;
 mod channel;
+mod churn;
 mod config;
 mod credit;
 mod error;

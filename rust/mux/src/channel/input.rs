@@ -7,6 +7,7 @@ use tracing::{debug, trace};
 
 use super::{Application, Channel, End, Expiry, Pending, Token, table};
 use crate::blocks::{PACKED_BYTES, Payloads};
+use crate::churn::Weight;
 use crate::credit;
 use crate::error::{CloseCode, ProtocolError, StreamCode};
 use crate::frame::{
@@ -242,9 +243,15 @@ impl Channel {
             control => control?,
         };
         match control {
-            Control::Credit { max } => self.handle_credit(id, max),
-            Control::Reset { code, offset } => self.handle_reset(id, StreamCode(code), offset, app),
-            Control::Stop { code } => self.handle_stop(id, StreamCode(code), app),
+            Control::Credit { max } => self.handle_credit(now, id, max),
+            Control::Reset { code, offset } => {
+                self.churn.receive(now, "RESET", Weight::Half)?;
+                self.handle_reset(id, StreamCode(code), offset, app)
+            }
+            Control::Stop { code } => {
+                self.churn.receive(now, "STOP", Weight::Half)?;
+                self.handle_stop(id, StreamCode(code), app)
+            }
             Control::Tickets { max_opens } => {
                 if max_opens > self.max_opens {
                     self.max_opens = max_opens;
@@ -262,6 +269,7 @@ impl Channel {
                 self.handle_ack(now, rx_pos, Some(delay))
             }
             Control::Ping { id } => {
+                self.churn.receive(now, "PING", Weight::Whole)?;
                 self.pong = Some(id);
                 Ok(())
             }
@@ -277,17 +285,24 @@ impl Channel {
         }
     }
 
-    fn handle_credit(&mut self, id: StreamId, max: u64) -> Result<(), ProtocolError> {
-        let Some(slot) = self.live_or_past("CREDIT", id)? else {
+    fn handle_credit(
+        &mut self,
+        now: Timestamp,
+        id: StreamId,
+        max: u64,
+    ) -> Result<(), ProtocolError> {
+        let limit = self.live_or_past("CREDIT", id)?.map_or(max, |slot| slot.tx_max);
+        let taken_back = ProtocolError::StreamState {
+            frame: "CREDIT",
+            stream: id,
+            what: "a limit was taken back",
+        };
+        if max.checked_sub(limit).ok_or(taken_back)? < credit::MIN_GRANT {
+            self.churn.receive(now, "CREDIT", Weight::Whole)?;
+        }
+        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
             return Ok(());
         };
-        if max < slot.tx_max {
-            return Err(ProtocolError::StreamState {
-                frame: "CREDIT",
-                stream: id,
-                what: "a limit was taken back",
-            });
-        }
         slot.tx_max = max;
         if slot.queue_head != 0 {
             self.make_ready(id);

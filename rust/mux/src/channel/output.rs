@@ -194,7 +194,8 @@ impl Channel {
                     if slot.rx != RxState::Open {
                         continue;
                     }
-                    Control::Credit { max: credit::grant(slot, &terms) }
+                    let Some(max) = credit::grant(slot, &terms) else { continue };
+                    Control::Credit { max }
                 }
                 Pending::Stop(_) if slot.rx != RxState::Stopped => continue,
                 Pending::Stop(code) => Control::Stop { code: code.0 },

@@ -1,9 +1,12 @@
 //! A peer that breaks the rules: each breach has its error and its code, and changes nothing else.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Control, EOM, FIN, Header, IGNORABLE, MAX_BODY, kind};
 use cmgmux_mux::{
-    CloseCode, Config, End, FRAME_CHARGE, Limits, ProtocolError, Side, StreamId, Timestamp,
+    CloseCode, Config, End, FRAME_CHARGE, Limits, ProtocolError, Side, StreamCode, StreamId,
+    Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,6 +32,7 @@ fn control(control: &Control, stream: StreamId) -> BytesMut {
 struct Victim {
     end: Endpoint,
     stream: StreamId,
+    now: Timestamp,
 }
 
 impl Victim {
@@ -36,11 +40,11 @@ impl Victim {
         let mut pair = Pair::new(&Config::default());
         let stream = pair.instance.open().unwrap();
         pair.settle();
-        Self { end: pair.point, stream }
+        Self { end: pair.point, stream, now: pair.now }
     }
 
     fn feed(&mut self, mut bytes: BytesMut) -> Result<(), ProtocolError> {
-        self.end.channel.handle_input(Timestamp::ZERO, &mut bytes, &mut self.end.app)
+        self.end.channel.handle_input(self.now, &mut bytes, &mut self.end.app)
     }
 
     fn refuses(&mut self, bytes: BytesMut, code: CloseCode) {
@@ -161,6 +165,74 @@ fn i8_more_opens_than_tickets_are_refused() {
     let mut open = frame(kind::OPEN, 0, theirs(1, 1), &[1, 0, 0, 0]);
     let error = end.channel.handle_input(Timestamp::ZERO, &mut open, &mut end.app).unwrap_err();
     assert_eq!(error, ProtocolError::OpenLimit { opened: 9, allowed: 8 });
+}
+
+/// Feeds `frame` until it is refused, or `most` times, and says how often it was not.
+fn flood(victim: &mut Victim, most: u32, mut frame: impl FnMut(u32) -> BytesMut) -> u32 {
+    for number in 0..most {
+        if let Err(error) = victim.feed(frame(number)) {
+            assert_eq!(error.code(), CloseCode::CHURN, "{error}");
+            return number;
+        }
+    }
+    most
+}
+
+// R-CHURN-1
+#[test]
+fn i7_more_pings_than_the_churn_limit_end_the_channel() {
+    let ping = |number| control(&Control::Ping { id: u64::from(number) }, StreamId::CHANNEL);
+    assert_eq!(flood(&mut Victim::new(), 70_000, ping), 65_536);
+    let mut patient = Victim::new();
+    for number in 0..200_000 {
+        patient.now = patient.now.after(Duration::from_micros(100));
+        patient.feed(ping(number)).unwrap();
+    }
+    patient.feed(frame(kind::DATA, FIN, patient.stream, b"unharmed")).unwrap();
+    assert_eq!(patient.end.app.streams[0].data, b"unharmed");
+}
+
+// R-CHURN-1, R-CREDIT-8
+#[test]
+fn i7_stops_and_credits_that_change_nothing_are_churn() {
+    let mut victim = Victim::new();
+    let stream = victim.stream;
+    let stop = |_| control(&Control::Stop { code: 1 }, stream);
+    assert_eq!(flood(&mut victim, 140_000, stop), 2 * 65_536);
+    let max = |number| u64::from(WINDOW + number * 4_095);
+    let credit = |number| control(&Control::Credit { max: max(number) }, stream);
+    assert_eq!(flood(&mut Victim::new(), 70_000, credit), 65_536);
+    let max = |number| u64::from(WINDOW) + (u64::from(number) + 1) * 4_096;
+    let credit = |number| control(&Control::Credit { max: max(number) }, stream);
+    assert_eq!(flood(&mut Victim::new(), 70_000, credit), 70_000, "credit that matters is not");
+}
+
+// R-CHURN-1, R-TICKET-2
+#[test]
+fn i8_streams_opened_and_reset_at_once_are_neither_free_nor_many() {
+    let mut victim = Victim::new();
+    let open_and_reset = |number: u32| {
+        // The connection point opens what a cancelled stream has taken its ticket from.
+        let id = theirs(number % 1_000 + 2, number / 1_000 % 256);
+        let mut bytes = frame(kind::OPEN, 0, id, &[1, 0, 0, 0]);
+        bytes.unsplit(control(&Control::Reset { code: 1, offset: 0 }, id));
+        bytes
+    };
+    let mut taken = 0;
+    let error = loop {
+        if let Err(error) = victim.feed(open_and_reset(taken)) {
+            break error;
+        }
+        taken += 1;
+        let counters = victim.end.channel.counters();
+        assert!(u64::from(counters.live) + counters.unfinished <= 65_536, "{counters:?}");
+        // The handler notices and ends.
+        let id = victim.end.app.streams.last().unwrap().id.unwrap();
+        victim.end.channel.reset(id, StreamCode::CANCELLED);
+        while victim.end.acknowledged_batch(victim.now).is_some() {}
+        victim.end.channel.complete();
+    };
+    assert_eq!((error.code(), taken), (CloseCode::CHURN, 2 * 65_536));
 }
 
 // R-OPEN-1, R-OPEN-2, R-DATA-4, R-STREAM-2

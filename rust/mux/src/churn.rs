@@ -1,0 +1,75 @@
+//! Frames that cost their sender nothing: how many of them a peer may send.
+//!
+//! A bucket that a frame fills and time empties, kept as the one moment at which it is empty.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::ProtocolError;
+use crate::time::Timestamp;
+
+/// What one frame counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Weight {
+    Whole,
+    /// Giving up both halves of a stream takes two frames.
+    Half,
+}
+
+/// The bucket of one channel.
+#[derive(Debug)]
+pub(crate) struct Churn {
+    /// Time in which one frame is forgotten.
+    interval: Duration,
+    /// Time in which a full bucket is.
+    capacity: Duration,
+    empty_at: Timestamp,
+}
+
+impl Churn {
+    pub(crate) fn new(config: &Config, now: Timestamp) -> Self {
+        let interval = Duration::from_secs(1) / config.churn_per_s.max(1);
+        Self { interval, capacity: interval * config.churn_burst, empty_at: now }
+    }
+
+    /// Accounts for a received frame.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::Churn`] if it is one too many; it has not been counted.
+    pub(crate) fn receive(
+        &mut self,
+        now: Timestamp,
+        frame: &'static str,
+        weight: Weight,
+    ) -> Result<(), ProtocolError> {
+        let time = match weight {
+            Weight::Whole => self.interval,
+            Weight::Half => self.interval / 2,
+        };
+        let empty_at = self.empty_at.max(now).after(time);
+        if empty_at.since(now) > self.capacity {
+            return Err(ProtocolError::Churn { frame });
+        }
+        self.empty_at = empty_at;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_one_for_each_that_is_forgotten() {
+        let config = Config { churn_per_s: 1_000, churn_burst: 3, ..Config::default() };
+        let mut churn = Churn::new(&config, Timestamp::ZERO);
+        let mut take =
+            |micros, weight| churn.receive(Timestamp::from_micros(micros), "PING", weight).is_ok();
+        assert_eq!([0; 4].map(|at| take(at, Weight::Whole)), [true, true, true, false]);
+        assert!(!take(499, Weight::Half) && take(500, Weight::Half) && !take(500, Weight::Half));
+        assert!(!take(1_499, Weight::Whole) && take(1_500, Weight::Whole));
+        let later = 1_000_000;
+        assert_eq!([later; 4].map(|at| take(at, Weight::Whole)), [true, true, true, false]);
+    }
+}
