@@ -38,7 +38,7 @@ setup: $(TOOLS) ## Make .venv with the tools that the other commands use
 
 .PHONY: setup-system
 setup-system: ## Install the Debian packages that tests use, if allowed to
-	@missing=; for program in nginx curl; do \
+	@missing=; for program in nginx curl valgrind; do \
 		command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
@@ -115,8 +115,12 @@ test-dist: dist ## Install either into an empty environment and run the demo the
 		(cd build && empty/bin/cmgmux demo --clients 60 --seconds 0); \
 	done
 
+.PHONY: guard-instructions
+guard-instructions: $(TOOLS) setup-system ## Compare the instructions of hot paths with the baseline
+	@$(VENV)/bin/python -m bench.instructions $(ARGS)
+
 .PHONY: check
-check: lint test test-dist ## What must pass before a change lands: lint, tests, packages
+check: lint test guard-instructions test-dist ## What must pass before a change lands
 
 .PHONY: stubs
 stubs: build/stubs ## Generate the stub of the native module from its binary

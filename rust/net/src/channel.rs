@@ -130,6 +130,8 @@ pub struct ChannelStats {
     pub bytes_received: u64,
     /// Plaintext bytes sent.
     pub bytes_sent: u64,
+    /// Batches of frames sent, a TLS record each.
+    pub batches_sent: u64,
     /// Round-trip time in microseconds, once measured.
     pub rtt_us: Option<u64>,
     /// Whether either end is draining.
@@ -496,6 +498,7 @@ impl Channel {
             slow_consumers: counters.slow_consumers,
             bytes_received: counters.bytes_received,
             bytes_sent: counters.bytes_sent,
+            batches_sent: counters.batches_sent,
             rtt_us: counters.rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok()),
             draining,
             outage_s: outage,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
 mod channel;
+mod cost;
 mod memory;
 mod relay;
 mod resume;

@@ -1,0 +1,112 @@
+"""Guards the instructions that the core's hot paths take against the counts of the baseline.
+
+Run by ``make guard-instructions``. The counts are those of callgrind and come out the same on
+a machine that is busy, but not with another compiler, C library or processor: then there is nothing
+to compare with, which is said, and no failure. ``--update`` writes the baseline anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+BASELINE: Final = Path(__file__).parent / "baselines" / "instructions.json"
+TOLERANCE: Final = 0.02
+CROWD_TOLERANCE: Final = 0.05
+"""How much more a message may take when 20,000 other streams are silent beside it."""
+
+_UNITS: Final = {"codec": 2000, "small": 40, "crowd": 40, "bulk": 400, "churn": 400, "resume": 40}
+"""How often each path is gone; counted are the instructions of so many more."""
+
+
+def main() -> int:
+    """Count, compare, and return the exit status: 0 as before or nothing to compare, 1 more."""
+    parser = argparse.ArgumentParser(prog="python -m bench.instructions", description=__doc__)
+    parser.add_argument("--update", action="store_true", help="write the baseline")
+    options = parser.parse_args()
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        print("skipped: counting instructions needs valgrind, which is not installed")
+        return 0
+    facts = _facts(valgrind)
+    baseline: dict[str, Any] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    if not options.update and baseline.get("with") != facts:
+        print(f"skipped: the baseline was counted with {baseline.get('with')}, here is {facts}")
+        return 0
+    program = _build()
+    counts = {name: _count(valgrind, program, name, units) for name, units in _UNITS.items()}
+    if options.update:
+        BASELINE.write_text(json.dumps({"with": facts, "instructions": counts}, indent=2) + "\n")
+        return 0
+    failures = 0
+    for name, count in counts.items():
+        before = baseline["instructions"][name]
+        change = count / before - 1
+        verdict = "too many" if change > TOLERANCE else "ok"
+        if change < -TOLERANCE:
+            verdict = "fewer: update the baseline, or the gain can be lost unseen"
+        failures += change > TOLERANCE
+        print(f"{name:8} {count:10.1f} instructions, {change:+.1%} of {before:.1f}: {verdict}")
+    crowd = counts["crowd"] / counts["small"] - 1
+    if crowd > CROWD_TOLERANCE:
+        print(f"a message takes {crowd:.1%} more when other streams are silent beside it")
+        failures += 1
+    if failures:
+        print(
+            f"more than {TOLERANCE:.0%} above the baseline; if the work is worth it, "
+            "python -m bench.instructions --update",
+            file=sys.stderr,
+        )
+    return int(failures > 0)
+
+
+def _facts(valgrind: str) -> dict[str, str]:
+    """What the counts depend on beside the sources."""
+    cpu = Path("/proc/cpuinfo").read_text()
+    return {
+        "rustc": _say("rustc", "--version"),
+        "valgrind": _say(valgrind, "--version"),
+        "libc": " ".join(platform.libc_ver()),
+        "machine": platform.machine() + (" avx2" if re.search(r"\bavx2\b", cpu) else ""),
+    }
+
+
+def _say(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _build() -> str:
+    """Build the paths and give the program."""
+    command = ["cargo", "build", "--release", "--locked", "-p", "cmgmux-mux", "--bench", "paths"]
+    output = _say(*command, "--quiet", "--message-format=json")
+    programs = [json.loads(line).get("executable") for line in output.splitlines()]
+    return str(next(program for program in programs if program))
+
+
+def _count(valgrind: str, program: str, path: str, units: int) -> float:
+    """Count the instructions of one unit."""
+    once, twice = (_collect(valgrind, program, path, times * units) for times in (1, 2))
+    return round((twice - once) / units, 1)
+
+
+def _collect(valgrind: str, program: str, path: str, units: int) -> int:
+    command = [valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null"]
+    run = subprocess.run(
+        [*command, program, path, str(units)], capture_output=True, text=True, check=False
+    )
+    collected = re.search(r"Collected : (\d+)", run.stderr)
+    if run.returncode or not collected:
+        print(run.stderr, file=sys.stderr)
+        raise SystemExit(1)
+    return int(collected[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
