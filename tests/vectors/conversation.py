@@ -45,7 +45,10 @@ class End:
     """Streams that the other end may open."""
     opens: int = 0
     accepted: int = 0
-    is_draining: bool = False
+    drained_after: int | None = None
+    """Streams of the other end that had arrived when this one began to drain."""
+    taken: int | None = None
+    """Streams of this end that the other one has taken, once it drains."""
     streams: dict[str, Stream] = field(default_factory=dict)
     next_generation: dict[str, int] = field(default_factory=dict)
     written: list[bytes] = field(default_factory=list)
@@ -104,11 +107,14 @@ class End:
         if frame.type == "OPEN":
             self.opens += 1
             assert self.opens <= self.max_opens, "no ticket"
+            assert self.taken is None, "the other end drains"
             self.occupy(frame.stream)
         elif frame.type in ("ACK", "PONG"):
             assert fields["rx_pos"] == self.rx_pos, "it names the end of the last frame applied"
         if frame.type == "PONG":
             assert fields["id"] == self.pings.pop()
+        if frame.type == "GOAWAY":
+            assert fields["opens_accepted"] == self.drained_after
         if frame.type == "TICKETS":
             self.granted = fields["max_opens"]
         if frame.stream == "0":
@@ -161,6 +167,10 @@ class End:
                 self.max_opens = fields["max_opens"]
                 return [{"event": "tickets"}]
             case "GOAWAY":
+                possible = self.opens if self.taken is None else self.taken
+                self.taken = fields["opens_accepted"]
+                if self.taken > possible:
+                    raise Refused("ACK_RANGE")
                 return [
                     {"event": "draining", "code": fields["code"], "grace_ms": fields["grace_ms"]}
                 ]
@@ -190,12 +200,13 @@ class End:
             raise Refused("STREAM_STATE")
         stream = self.occupy(name)
         self.accepted += 1
-        if self.is_draining:
+        is_refused = self.drained_after is not None
+        if is_refused:
             stream.tx, stream.rx = "Resetting", "Stopped"
         events = [{"event": "opened", "stream": name, "kind": frame.fields["kind"]}]
         if frame.charge:
             events += self.apply_to_rx(frame)
-        return [] if self.is_draining else events
+        return [] if is_refused else events
 
     def apply_to_rx(self, frame: Frame) -> list[Event]:
         """Apply a frame to the receiving half."""
@@ -271,7 +282,8 @@ class Conversation:
         if do == "open":
             end.streams[call["stream"]] = Stream(end.peer_window, end.window)
         elif do == "go_away":
-            end.is_draining = True
+            if end.drained_after is None:
+                end.drained_after = end.accepted
         elif do == "claim":
             epoch = self.claim["epoch"] + 1
             self.claim = {"epoch": epoch, "rx_pos": end.rx_pos, "tx_first": end.named}

@@ -190,15 +190,18 @@ pub struct Channel {
     rx_at: Timestamp,
     ack_due: Option<Timestamp>,
 
-    /// Streams that we may open, and have opened.
+    /// Streams that we may open, have opened, and the peer can know of.
     max_opens: u64,
     opens: u64,
+    encoded_opens: u64,
     /// Streams that the peer may open, has opened, and that are over with their handler.
     granted_opens: u64,
     accepted: u64,
     completed: u64,
-    peer_draining: bool,
-    draining: bool,
+    /// Once the peer drains: how many of our opens it has taken, at most.
+    taken_opens: Option<u64>,
+    /// Once this end drains: how many of the peer's opens had arrived by then.
+    drained_after: Option<u64>,
 
     counters: Counters,
 }
@@ -235,11 +238,12 @@ impl Channel {
             ack_due: None,
             max_opens: u64::from(config.peer.max_streams),
             opens: 0,
+            encoded_opens: 0,
             granted_opens: u64::from(config.local.max_streams),
             accepted: 0,
             completed: 0,
-            peer_draining: false,
-            draining: false,
+            taken_opens: None,
+            drained_after: None,
             counters: Counters::default(),
             side,
             config,
@@ -254,7 +258,7 @@ impl Channel {
     /// [`UsageError::NoTicket`] until [`Application::tickets`], [`UsageError::Detached`] until there is
     /// a new link, [`UsageError::Draining`] for good.
     pub fn open(&mut self, kind: StreamKind, token: Token) -> Result<StreamId, UsageError> {
-        if self.peer_draining {
+        if !self.accepts_opens() {
             return Err(UsageError::Draining);
         }
         if !self.links.is_attached() {
@@ -394,7 +398,7 @@ impl Channel {
     /// Asks the peer to open no more streams. What it has opened goes on; its later opens are
     /// refused. The owner ends the channel after `grace`.
     pub fn go_away(&mut self, code: CloseCode, grace: Duration) {
-        self.draining = true;
+        self.drained_after.get_or_insert(self.accepted);
         self.go_away = Some((code, grace));
     }
 
@@ -406,7 +410,7 @@ impl Channel {
     /// Whether streams can be opened as far as the peer's wishes go; tickets are another matter.
     #[must_use]
     pub fn accepts_opens(&self) -> bool {
-        !self.peer_draining
+        self.taken_opens.is_none()
     }
 
     /// Totals and present size.

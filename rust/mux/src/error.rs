@@ -68,6 +68,14 @@ pub enum ProtocolError {
         /// The position encoded so far.
         encoded: u64,
     },
+    /// The peer says that it took more streams than were opened, or than it said before.
+    #[error("peer drains after {accepted} opens; at most {possible} are possible")]
+    GoAwayRange {
+        /// The count that it named.
+        accepted: u64,
+        /// The highest possible one.
+        possible: u64,
+    },
     /// The peer resumes from a position at which bytes would be missing or made up.
     #[error("peer resumes at {what} {position}; {first}..={last} is possible")]
     ResumeRange {
@@ -125,7 +133,7 @@ impl ProtocolError {
             Self::CreditExceeded { .. } => CloseCode::FLOW,
             Self::OpenLimit { .. } => CloseCode::OPEN_LIMIT,
             Self::StreamState { .. } | Self::FinalOffset { .. } => CloseCode::STREAM_STATE,
-            Self::AckRange { .. } => CloseCode::ACK_RANGE,
+            Self::AckRange { .. } | Self::GoAwayRange { .. } => CloseCode::ACK_RANGE,
             Self::ResumeRange { .. } | Self::ReplayBoundary { .. } => CloseCode::RESUME_RANGE,
             Self::Churn { .. } => CloseCode::CHURN,
             Self::Version { .. } => CloseCode::VERSION,
@@ -229,7 +237,7 @@ codes! {
         OPEN_LIMIT = 5, "too many streams";
         /// A frame on a stream that could not receive it.
         STREAM_STATE = 6, "frame on a stream that cannot receive it";
-        /// An acknowledgement of bytes that are not in flight.
+        /// An acknowledgement of bytes or streams that were not sent.
         ACK_RANGE = 7, "impossible acknowledgement";
         /// No common protocol version.
         VERSION = 8, "no common protocol version";

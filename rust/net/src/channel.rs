@@ -452,9 +452,11 @@ impl Channel {
     /// streams have ended, or after `grace`.
     pub fn drain(&self, grace: Duration) {
         self.shared.with_output(|state| {
-            let until = Instant::now() + grace;
+            let now = Instant::now();
+            let until = now + grace;
             let until = state.drain_until.map_or(until, |earlier| earlier.min(until));
             state.drain_until = Some(until);
+            let grace = until.saturating_duration_since(now);
             state.core.go_away(CloseCode::SHUTDOWN, grace);
             ((), true)
         });

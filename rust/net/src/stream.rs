@@ -45,6 +45,15 @@ pub enum StreamError {
     Finished,
 }
 
+impl StreamError {
+    /// Whether nobody at the other end has seen the stream, so that what it carried may be tried
+    /// elsewhere.
+    #[must_use]
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Reset(StreamCode::REFUSED) | Self::Stopped(StreamCode::REFUSED))
+    }
+}
+
 /// The sending half of a stream. Dropped before its end was sent, it resets the half with
 /// [`StreamCode::CANCELLED`].
 pub struct SendStream {

@@ -237,11 +237,8 @@ impl Passage {
 
     /// Whether another attempt is possible after this end of the stream, and does no harm.
     fn may_move(&self, error: &StreamError) -> bool {
-        match error {
-            StreamError::Reset(code) => *code == StreamCode::REFUSED,
-            StreamError::ChannelLost(_) => self.is_repeatable(),
-            _ => false,
-        }
+        error.is_unprocessed()
+            || matches!(error, StreamError::ChannelLost(_)) && self.is_repeatable()
     }
 
     /// Whether a request that may have had its effect may be made again.

@@ -162,7 +162,7 @@ impl Channel {
         }
         let slot = self.theirs.insert_chosen(id, slot, limits.local.max_streams).map_err(wrong)?;
         self.accepted += 1;
-        if self.draining {
+        if self.drained_after.is_some() {
             slot.flags.set(Flags::RELEASED);
             slot.tx = TxState::Resetting;
             slot.rx = RxState::Stopped;
@@ -171,7 +171,7 @@ impl Channel {
         } else {
             slot.token = app.opened(id, kind).0;
         }
-        debug!(stream = %id, refused = self.draining, "accepted stream");
+        debug!(stream = %id, refused = self.drained_after.is_some(), "accepted stream");
         if has_data {
             let data =
                 payload(&mut self.payloads, input, HEADER_BYTES + OPEN_PREFIX, payload_bytes);
@@ -259,8 +259,12 @@ impl Channel {
                 }
                 Ok(())
             }
-            Control::GoAway { code, grace_ms, .. } => {
-                self.peer_draining = true;
+            Control::GoAway { opens_accepted: accepted, code, grace_ms } => {
+                let possible = self.taken_opens.unwrap_or(self.encoded_opens);
+                if accepted > possible {
+                    return Err(ProtocolError::GoAwayRange { accepted, possible });
+                }
+                self.taken_opens = Some(accepted);
                 app.draining(CloseCode(code), Duration::from_millis(u64::from(grace_ms)));
                 Ok(())
             }

@@ -1,10 +1,11 @@
 //! What the channel has to write, batch by batch.
 
 use bytes::BytesMut;
-use tracing::trace;
+use tracing::{debug, trace};
 
 use super::{Application, Channel, Pending, Token, table};
 use crate::credit::{self, Terms};
+use crate::error::StreamCode;
 use crate::frame::{Control, FIN, FRAME_CHARGE, HEADER_BYTES, Header, MAX_BODY, StreamId, kind};
 use crate::queue::Front;
 use crate::replay::Ring;
@@ -156,7 +157,8 @@ impl Channel {
         }
         if let Some((code, grace)) = self.go_away.take() {
             let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            let go_away = Control::GoAway { opens_accepted: self.accepted, code: code.0, grace_ms };
+            let opens_accepted = self.drained_after.unwrap_or(self.accepted);
+            let go_away = Control::GoAway { opens_accepted, code: code.0, grace_ms };
             self.encode_control(&go_away, StreamId::CHANNEL, room);
         }
     }
@@ -185,7 +187,12 @@ impl Channel {
             let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
                 continue;
             };
-            if slot.flags.take(Flags::UNOPENED) {
+            if slot.flags.has(Flags::UNOPENED) {
+                if self.taken_opens.is_some() {
+                    self.refuse_unopened(id, app);
+                    continue;
+                }
+                self.encoded_opens += 1;
                 *room -= encode_open(&mut self.ring, id, slot, Front::default());
             }
             let control = match pending {
@@ -209,6 +216,26 @@ impl Channel {
         }
     }
 
+    /// Ends a stream of ours that a peer which takes no more has not heard of.
+    fn refuse_unopened(&mut self, id: StreamId, app: &mut impl Application) {
+        let Some(slot) = self.ours.get_mut(id) else { return };
+        self.queues.clear(slot);
+        let token = Token(slot.token);
+        let (tx, rx, released) = (slot.tx, slot.rx, slot.flags.has(Flags::RELEASED));
+        self.ours.remove(id, false);
+        debug!(stream = %id, "the peer drains, the stream was not opened");
+        if released {
+            return;
+        }
+        if rx == RxState::Open {
+            app.reset(token, StreamCode::REFUSED);
+        }
+        if matches!(tx, TxState::Open | TxState::Finishing) {
+            app.stopped(token, StreamCode::REFUSED);
+        }
+        app.retired(token);
+    }
+
     /// Encodes what the stream may send in one turn of at most `room` bytes; says whether more
     /// could go at once.
     fn encode_stream(
@@ -221,6 +248,10 @@ impl Channel {
             let slot = table(&mut self.ours, &mut self.theirs, id).get_mut(id);
             let Some(slot) = slot else { return false };
             let opening = slot.flags.has(Flags::UNOPENED);
+            if opening && self.taken_opens.is_some() {
+                self.refuse_unopened(id, app);
+                return false;
+            }
             let overhead = HEADER_BYTES + if opening { 4 } else { 0 };
             if *room < overhead + (slot.queued as usize).min(MIN_SEND) {
                 return opening || slot.queue_head != 0;
@@ -229,7 +260,8 @@ impl Channel {
             let wanted = FRAME_CHARGE as usize + (slot.queued as usize).min(MIN_SEND);
             let may_send = slot.queue_head != 0 && credit >= wanted;
             if !may_send {
-                if slot.flags.take(Flags::UNOPENED) {
+                if opening {
+                    self.encoded_opens += 1;
                     *room -= encode_open(&mut self.ring, id, slot, Front::default());
                 }
                 self.retire_if_over(id, app);
@@ -238,12 +270,12 @@ impl Channel {
             let body = MAX_BODY + HEADER_BYTES - overhead;
             let limit = body.min(*room - overhead).min(credit - FRAME_CHARGE as usize);
             let front = self.queues.front(slot, limit);
-            slot.flags.take(Flags::UNOPENED);
             slot.tx_off += u64::from(credit::charge(front.bytes));
             if front.flags & FIN != 0 {
                 slot.tx = TxState::Sent;
             }
             *room -= if opening {
+                self.encoded_opens += 1;
                 encode_open(&mut self.ring, id, slot, front)
             } else {
                 encode_header(&mut self.ring, kind::DATA, id, front.bytes, front.flags)
@@ -259,7 +291,8 @@ impl Channel {
 }
 
 /// Encodes OPEN up to its data and returns the bytes of the whole frame.
-fn encode_open(ring: &mut Ring, id: StreamId, slot: &Slot, front: Front) -> usize {
+fn encode_open(ring: &mut Ring, id: StreamId, slot: &mut Slot, front: Front) -> usize {
+    slot.flags.take(Flags::UNOPENED);
     let frame_bytes = encode_header(ring, kind::OPEN, id, front.bytes + 4, front.flags);
     ring.copy(&[slot.kind().to_wire(), 0, 0, 0]);
     frame_bytes

@@ -45,6 +45,7 @@ const CONVERSATIONS: &[(&str, &str, Tell)] = &[
     ("wrong-offset", "a reset that names another offset", wrong_offset),
     ("lowered-limit", "a limit is taken back", lowered_limit),
     ("acknowledged-too-much", "an acknowledgement of what was never sent", acknowledged_too_much),
+    ("drained-after-too-much", "GOAWAY that counts more than before", drained_after_too_much),
     ("resumed-too-far", "a claim of what was never sent", resumed_too_far),
 ];
 
@@ -172,6 +173,9 @@ fn draining(talk: &mut Recorder) {
     talk.open(INSTANCE, "i2.0");
     talk.send(INSTANCE, "i2.0", b"crossing", "part");
     talk.deliver_some(INSTANCE, usize::MAX);
+    talk.settle();
+    // Less grace, and no count of the stream that came between.
+    talk.call(POINT, json!({ "do": "go_away", "code": 0, "grace_ms": 1_000 }));
     talk.settle();
     talk.send(INSTANCE, "i1.0", b"and after", "stream");
     talk.send(POINT, "i1.0", b"answer", "stream");
@@ -313,6 +317,17 @@ fn acknowledged_too_much(talk: &mut Recorder) {
     one_stream(talk);
     let ack = Control::Ack { rx_pos: 13, delay_us: 0 };
     talk.foreign(POINT, &control(&ack, StreamId::CHANNEL));
+}
+
+fn drained_after_too_much(talk: &mut Recorder) {
+    one_stream(talk);
+    let go_away = |opens_accepted| {
+        let go_away = Control::GoAway { opens_accepted, code: 0, grace_ms: 5_000 };
+        control(&go_away, StreamId::CHANNEL)
+    };
+    talk.foreign(POINT, &go_away(1));
+    talk.foreign(POINT, &go_away(0));
+    talk.foreign(POINT, &go_away(1));
 }
 
 fn resumed_too_far(talk: &mut Recorder) {
