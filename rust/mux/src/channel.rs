@@ -136,6 +136,8 @@ pub struct Counters {
 pub enum Expiry {
     /// The link is silent: it counts as dead.
     Link,
+    /// A frame has been arriving for too long: the link counts as dead.
+    Frame,
     /// There was no new link in time: the channel has ended, and its streams with it.
     Channel,
 }

@@ -65,6 +65,8 @@ pub struct Config {
     /// Time that a probe may stay unanswered before the link counts as dead: 3 s, or four
     /// round-trip times if that is longer.
     pub probe_timeout: Duration,
+    /// Time that the bytes of one frame may take to arrive before the link counts as dead: 30 s.
+    pub frame_timeout: Duration,
     /// Time that a channel without a link waits for a new one: 60 s. What is under way is kept for
     /// that long.
     pub resume_window: Duration,
@@ -86,6 +88,7 @@ impl Default for Config {
             idle_probe: Duration::from_secs(15),
             busy_probe: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(3),
+            frame_timeout: Duration::from_secs(30),
             resume_window: Duration::from_secs(60),
         }
     }

@@ -12,9 +12,12 @@ pub(crate) struct Liveness {
     idle_probe: Duration,
     busy_probe: Duration,
     probe_timeout: Duration,
+    frame_timeout: Duration,
     /// Smoothed round-trip time (RFC 6298's weights).
     rtt: Option<Duration>,
     heard: Timestamp,
+    /// Since when a frame has been arriving that is not whole.
+    partial_since: Option<Timestamp>,
     /// Since when bytes have been waiting without progress; `None` while nothing is in flight.
     waiting_since: Option<Timestamp>,
     probe: Option<Probe>,
@@ -36,6 +39,8 @@ pub(crate) enum Verdict {
     Probe(u64),
     /// The link is dead.
     Dead,
+    /// A frame has been arriving for too long, which is as good as dead.
+    Dribbling,
 }
 
 impl Liveness {
@@ -44,8 +49,10 @@ impl Liveness {
             idle_probe: config.idle_probe,
             busy_probe: config.busy_probe,
             probe_timeout: config.probe_timeout,
+            frame_timeout: config.frame_timeout,
             rtt: None,
             heard: now,
+            partial_since: None,
             waiting_since: None,
             probe: None,
             probes: 0,
@@ -64,6 +71,13 @@ impl Liveness {
     /// Bytes arrived.
     pub(crate) fn handle_heard(&mut self, now: Timestamp) {
         self.heard = now;
+    }
+
+    /// All whole frames that had arrived were taken: one or more of them, or `none`; what is left is a
+    /// `partial` one.
+    pub(crate) fn handle_frames(&mut self, now: Timestamp, none: bool, partial: bool) {
+        let since = self.partial_since.filter(|_| none).unwrap_or(now);
+        self.partial_since = partial.then_some(since);
     }
 
     /// The peer acknowledged more; `in_flight` says whether bytes are still unacknowledged.
@@ -85,7 +99,10 @@ impl Liveness {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Timestamp) -> Verdict {
-        if now < self.deadline() {
+        if self.frame_deadline().is_some_and(|deadline| now >= deadline) {
+            return Verdict::Dribbling;
+        }
+        if now < self.probe_deadline() {
             return Verdict::Fine;
         }
         if self.probe.is_some() {
@@ -98,6 +115,15 @@ impl Liveness {
     }
 
     pub(crate) fn deadline(&self) -> Timestamp {
+        let probe = self.probe_deadline();
+        self.frame_deadline().map_or(probe, |frame| frame.min(probe))
+    }
+
+    fn frame_deadline(&self) -> Option<Timestamp> {
+        self.partial_since.map(|since| since.after(self.frame_timeout))
+    }
+
+    fn probe_deadline(&self) -> Timestamp {
         match (self.probe, self.waiting_since) {
             (Some(probe), _) => probe.due,
             (None, Some(since)) => {
@@ -154,6 +180,22 @@ mod tests {
         liveness.handle_heard(at(3));
         liveness.handle_pong(1);
         assert_eq!(liveness.handle_timeout(at(7)), Verdict::Dead);
+    }
+
+    #[test]
+    fn a_frame_may_take_its_time_and_no_longer_however_much_arrives() {
+        let mut liveness = liveness();
+        for second in 0..30 {
+            liveness.handle_heard(at(second));
+            liveness.handle_frames(at(second), second > 0, true);
+            assert_eq!(liveness.handle_timeout(at(second)), Verdict::Fine);
+        }
+        assert_eq!(liveness.deadline(), at(30));
+        assert_eq!(liveness.handle_timeout(at(30)), Verdict::Dribbling);
+        liveness.handle_frames(at(30), false, true);
+        assert_eq!(liveness.handle_timeout(at(30)), Verdict::Fine, "the next frame has begun");
+        liveness.handle_frames(at(31), true, false);
+        assert_eq!(liveness.deadline(), at(44));
     }
 
     #[test]

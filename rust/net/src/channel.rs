@@ -32,6 +32,9 @@ pub enum LinkLoss {
     /// The peer did not answer in time.
     #[error("it is silent: no answer to a probe in time")]
     Silent,
+    /// A frame did not arrive in time.
+    #[error("it dribbles: a frame has been arriving for too long")]
+    Dribbling,
 }
 
 /// Why a channel ended.

@@ -247,6 +247,7 @@ impl Driver {
             (Some(Expiry::Channel), Some(Outage { loss, .. })) => {
                 return Err(Failure::Channel(EndReason::LinkLost(loss.clone())));
             }
+            (Some(Expiry::Frame), _) => return Err(Failure::Link(LinkLoss::Dribbling)),
             (Some(_), _) => return Err(Failure::Link(LinkLoss::Silent)),
         }
         let wake = state.pass_outage_mark();

@@ -39,6 +39,7 @@ impl Channel {
         app: &mut impl Application,
     ) -> Result<(), ProtocolError> {
         self.liveness.handle_heard(now);
+        let received = input.len();
         while let Some(header) = Header::decode(input)? {
             let frame_bytes = header.frame_bytes();
             if input.len() < frame_bytes {
@@ -63,6 +64,8 @@ impl Channel {
                 self.handle_tracked(now, frame_bytes as u64);
             }
         }
+        let (none, partial) = (input.len() == received, !input.is_empty());
+        self.liveness.handle_frames(now, none, partial);
         Ok(())
     }
 
@@ -94,6 +97,7 @@ impl Channel {
                 None
             }
             Verdict::Dead => Some(Expiry::Link),
+            Verdict::Dribbling => Some(Expiry::Frame),
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Control, EOM, FIN, Header, IGNORABLE, kind};
 use cmgmux_mux::{
-    CloseCode, Config, End, Expiry, FRAME_CHARGE, Limits, ProtocolError, Side, StreamCode,
-    StreamId, Timestamp, UsageError,
+    CloseCode, Config, End, Expiry, FRAME_CHARGE, Limits, ProtocolError, ResumeCode, Resumed, Side,
+    StreamCode, StreamId, Timestamp, UsageError,
 };
 
 use crate::pair::{Endpoint, Pair};
@@ -507,4 +507,27 @@ fn while_bytes_wait_an_answer_without_progress_does_not_save_the_link() {
     peer.says(&control(&Control::Pong { id, rx_pos: 0 }, StreamId::CHANNEL)).unwrap();
     let wait = peer.end.channel.next_deadline().since(peer.now);
     assert_eq!(peer.waits(wait), Some(Expiry::Link));
+}
+
+// R-LIVE-4
+#[test]
+fn a_frame_that_dribbles_takes_its_link_with_it_and_not_the_channel() {
+    let mut peer = Played::new();
+    peer.opens(theirs(1, 0));
+    let slow = frame(kind::DATA, FIN, theirs(1, 0), &[7; 500]);
+    for byte in &slow[..300] {
+        peer.says(&[*byte]).unwrap();
+        assert_eq!(peer.waits(Duration::from_millis(100) - Duration::from_micros(1)), None);
+        peer.hears();
+    }
+    assert_eq!(peer.waits(Duration::from_micros(300)), Some(Expiry::Frame));
+    peer.end.lose_wire();
+    peer.end.channel.handle_link_lost(peer.now);
+    let claim = peer.end.channel.claim();
+    let (tx_start, epoch) = (claim.rx_pos, claim.epoch);
+    let resumed = Resumed { code: ResumeCode::ACCEPTED, epoch, rx_pos: 0, tx_start };
+    assert!(peer.end.channel.handle_resumed(peer.now, &resumed).unwrap());
+    assert_eq!(peer.waits(Duration::from_millis(1)), None);
+    peer.says(&slow).unwrap();
+    assert_eq!(peer.end.app.streams[0].data, [7; 500]);
 }
