@@ -8,6 +8,7 @@ import http.client
 import os
 import signal
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,7 +22,7 @@ from cmgmux.exceptions import ConfigError, EventLoopError, ForkedError, UsageErr
 from cmgmux.load import SampleRole, Swarm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 DEADLINE_S = 20.0
 
@@ -32,6 +33,18 @@ def hello(address: str) -> int:
     try:
         connection.request("GET", "/hello")
         return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@contextmanager
+def unread_answer(address: str) -> Iterator[None]:
+    """Have the role at `address` give an answer that nobody reads, and that its end waits for."""
+    connection = http.client.HTTPConnection(address, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", f"/bytes?n={1 << 30}")
+        connection.getresponse().read(1)
+        yield
     finally:
         connection.close()
 
@@ -140,7 +153,7 @@ async def test_a_cancelled_block_gives_up_its_grace_and_has_ended() -> None:
 @pytest.mark.anyio
 async def test_closing_inside_a_cancelled_scope_still_ends_the_service() -> None:
     async with SampleRole({}, grace_s=3_600.0) as role:
-        with anyio.CancelScope() as scope:
+        with unread_answer(role.address), anyio.CancelScope() as scope:
             scope.cancel()
             await role.aclose()
         assert scope.cancelled_caught
