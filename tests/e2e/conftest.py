@@ -88,9 +88,17 @@ def foreign_pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def odd(misbehaving: OddRoles) -> OddRoles:
+    """Roles that misbehave, with no visit so far."""
+    for role in vars(misbehaving).values():
+        role.forget()
+    return misbehaving
+
+
 @pytest.fixture(scope="session")
-def odd() -> Iterator[OddRoles]:
-    """Roles that misbehave."""
+def misbehaving() -> Iterator[OddRoles]:
+    """Roles that misbehave, with all visits of the tests so far."""
     with ExitStack() as stack:
         yield OddRoles(
             silent=stack.enter_context(OddRole(stay_silent)),
@@ -110,7 +118,7 @@ def path(
     curl: str,
     nginx: Nginx,
     role: SampleRole,
-    odd: OddRoles,
+    misbehaving: OddRoles,
 ) -> Iterator[GatedPath]:
     """A path with a mapping for each role, for tests that leave it as it was."""
     with NobodyThere() as nobody:
@@ -122,17 +130,17 @@ def path(
                 mapping("/files", nginx.address),
                 mapping("/role", role.address, hold=True),
                 mapping("/limited", f"{role.address}/echo", max_body_bytes=1_000),
-                mapping("/secret", odd.showing.address, authentication="certificate"),
-                mapping("/open", odd.showing.address),
+                mapping("/secret", misbehaving.showing.address, authentication="certificate"),
+                mapping("/open", misbehaving.showing.address),
                 mapping("/nobody", nobody.address),
-                mapping("/silent", odd.silent.address, response_timeout_s=1.0),
-                mapping("/held", odd.silent.address, hold=True),
-                mapping("/half", odd.half.address),
-                mapping("/chunks", odd.chunks.address),
-                mapping("/closing", odd.closing.address),
-                mapping("/pausing", odd.pausing.address, response_timeout_s=1.0),
-                mapping("/pausing-held", odd.pausing.address, hold=True),
-                mapping("/nonsense", odd.nonsense.address),
+                mapping("/silent", misbehaving.silent.address, response_timeout_s=1.0),
+                mapping("/held", misbehaving.silent.address, hold=True),
+                mapping("/half", misbehaving.half.address),
+                mapping("/chunks", misbehaving.chunks.address),
+                mapping("/closing", misbehaving.closing.address),
+                mapping("/pausing", misbehaving.pausing.address, response_timeout_s=1.0),
+                mapping("/pausing-held", misbehaving.pausing.address, hold=True),
+                mapping("/nonsense", misbehaving.nonsense.address),
             ],
         )
         with path.running():

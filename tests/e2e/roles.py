@@ -144,6 +144,12 @@ class OddRole:
         """Where it listens."""
         return f"{HOST}:{self._listener.getsockname()[1]}"
 
+    def forget(self) -> None:
+        """Forget the visits so far."""
+        for seen in (self.heads, self.ends):
+            while not seen.empty():
+                seen.get()
+
     def _accept(self) -> None:
         while True:
             try:

@@ -106,20 +106,12 @@ def abandoned(path: GatedPath) -> int:
     return count
 
 
-def drain(role: OddRole) -> None:
-    """Forget the earlier visits to a role."""
-    for seen in (role.heads, role.ends):
-        while not seen.empty():
-            seen.get()
-
-
 @pytest.mark.parametrize(
     "request_", [b"GET /held/x HTTP/1.1\r\n", b"POST /held/x HTTP/1.1\r\nContent-Length: 9\r\n"]
 )
 def test_a_client_that_leaves_a_held_request_or_an_upload_is_gone_for_its_role_too(
     path: GatedPath, odd: OddRoles, request_: bytes
 ) -> None:
-    drain(odd.silent)
     before = abandoned(path)
     with path.connected() as connection:
         connection.sendall(request_ + b"Host: localhost\r\n\r\nsome")
@@ -144,7 +136,6 @@ def test_a_client_that_leaves_a_poll_frees_its_place_at_the_role(
 def test_a_client_that_leaves_while_an_answer_pauses_is_gone_for_its_role_too(
     path: GatedPath, odd: OddRoles
 ) -> None:
-    drain(odd.pausing)
     before = abandoned(path)
     with path.connected() as connection:
         connection.sendall(b"GET /pausing-held/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -157,7 +148,6 @@ def test_a_client_that_leaves_while_an_answer_pauses_is_gone_for_its_role_too(
 def test_a_role_that_stops_in_mid_answer_gives_a_broken_answer(
     path: GatedPath, odd: OddRoles
 ) -> None:
-    drain(odd.pausing)
     with counted(path, "role-silent"), path.connected() as connection:
         connection.sendall(b"GET /pausing/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert read_to_broken_end(connection).endswith(b"\r\n\r\nhello")

@@ -38,14 +38,6 @@ def client(path: GatedPath, version: str, *, certificates: Path | None = None) -
     )
 
 
-@pytest.fixture(autouse=True)
-def _forget_earlier_visits(odd: OddRoles) -> None:
-    """Forget what the odd roles have seen in other tests."""
-    for role in (odd.showing, odd.pausing):
-        while not role.heads.empty():
-            role.heads.get()
-
-
 @pytest.fixture(params=VERSIONS, ids=["h1", "h2"])
 def version(request: pytest.FixtureRequest) -> str:
     """Give each version in turn."""
