@@ -18,6 +18,14 @@ pub enum ProtocolError {
         /// The longest body allowed for it.
         max: u32,
     },
+    /// The peer went on to send before it had its answer.
+    #[error("peer sent {bytes} bytes before its link was accepted; at most {max} are allowed")]
+    EarlyBytes {
+        /// What it sent, in bytes.
+        bytes: usize,
+        /// The most that it may send.
+        max: usize,
+    },
     /// A frame type that is neither known nor ignorable.
     #[error("unknown frame type {kind:#04x}")]
     UnknownFrame {
@@ -127,7 +135,7 @@ impl ProtocolError {
     #[must_use]
     pub fn code(&self) -> CloseCode {
         match self {
-            Self::FrameSize { .. } => CloseCode::FRAME_SIZE,
+            Self::FrameSize { .. } | Self::EarlyBytes { .. } => CloseCode::FRAME_SIZE,
             Self::UnknownFrame { .. } => CloseCode::UNKNOWN_FRAME,
             Self::Malformed { .. } => CloseCode::MALFORMED,
             Self::CreditExceeded { .. } => CloseCode::FLOW,

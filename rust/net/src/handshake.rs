@@ -2,6 +2,7 @@
 //! for one that exists.
 
 mod resume;
+mod stranger;
 
 use std::future::poll_fn;
 use std::io;
@@ -25,6 +26,8 @@ use crate::id::{Id, random_bytes};
 use crate::identity::PeerIdentity;
 use crate::link::{FinishedTls, Link};
 use crate::tls::{Trust, check_channel_alpn, describe};
+
+use self::stranger::{MAX_STRANGER_BYTES, Stranger};
 
 pub use self::resume::ResumeOffer;
 pub(crate) use self::resume::{NewLink, Step, claim_link};
@@ -70,6 +73,9 @@ pub enum HandshakeError {
         /// What should have come.
         awaited: &'static str,
     },
+    /// The peer sent more than a handshake takes.
+    #[error("more than {MAX_STRANGER_BYTES} bytes in the TLS handshake")]
+    TooMuch,
     /// The peer's certificate may not speak for the site that it names.
     #[error("{0}")]
     NotVouched(String),
@@ -97,6 +103,7 @@ impl HandshakeError {
             Self::Connection(_) => "connection",
             Self::Tls(_) => "tls",
             Self::Timeout { .. } => "timeout",
+            Self::TooMuch => "too_much",
             Self::NotVouched(_) => "not_vouched",
             Self::Protocol(_) => "protocol",
             Self::Refused { .. } => "refused",
@@ -159,19 +166,24 @@ impl Arrival {
         tls: Arc<ServerConfig>,
         trust: &Trust,
     ) -> Result<Self, HandshakeError> {
-        let accepting = TlsAcceptor::from(tls).accept(socket).into_fallible();
+        let accepting = TlsAcceptor::from(tls).accept(Stranger::new(socket)).into_fallible();
         let stream = match timeout(HANDSHAKE_TIMEOUT, accepting).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err((error, socket))) => {
-                dismiss(socket).await;
-                return Err(HandshakeError::Tls(describe(&error)));
+            Ok(Err((error, stranger))) => {
+                let error = if stranger.has_sent_too_much() {
+                    HandshakeError::TooMuch
+                } else {
+                    HandshakeError::Tls(describe(&error))
+                };
+                dismiss(stranger.socket).await;
+                return Err(error);
             }
             Err(_) => {
                 return Err(HandshakeError::Timeout { awaited: "TLS handshake" });
             }
         };
-        let (socket, tls) = stream.into_inner();
-        let mut link = link(socket, Connection::Server(tls))?;
+        let (stranger, tls) = stream.into_inner();
+        let mut link = link(stranger.socket, Connection::Server(tls))?;
         check_channel_alpn(link.tls().alpn_protocol()).map_err(HandshakeError::Tls)?;
         let chain = link.tls().peer_certificates().unwrap_or_default().to_vec();
         let peer = match trust.identify(&chain) {
@@ -185,6 +197,10 @@ impl Arrival {
         let mut input = BytesMut::new();
         let frames = [kind::HELLO, kind::RESUME];
         let error = match read_frame(&mut link, &mut input, &frames, "HELLO").await {
+            Ok((_, body)) if HEADER_BYTES + body.len() + input.len() > MAX_HELLO_BYTES => {
+                let bytes = HEADER_BYTES + body.len() + input.len();
+                ProtocolError::EarlyBytes { bytes, max: MAX_HELLO_BYTES }
+            }
             Ok((kind::RESUME, body)) => match Resume::decode(&body) {
                 Ok(resume) => return ResumeOffer::new(link, input, peer, resume).map(Self::Resume),
                 Err(error) => error,

@@ -1,6 +1,5 @@
 //! A connection point and an instance over real TLS on loopback.
 
-use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -226,21 +225,6 @@ fn a_certificate_of_a_site_that_its_ca_may_not_vouch_for_is_refused_in_words() {
         let HandshakeError::Refused { code, text } = &dialled else { panic!("{dialled:?}") };
         assert_eq!(*code, CloseCode::NOT_VOUCHED);
         assert!(text.contains("PAR"), "{text}");
-    });
-}
-
-#[test]
-fn i1_foreign_bytes_never_become_a_channel() {
-    run(async {
-        let pki = Pki::new("foreign");
-        for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"SSH-2.0-x\r\n", &[0x16, 3, 1, 0, 5, 9, 9]] {
-            let (listener, address) = listener();
-            let mut socket = std::net::TcpStream::connect(address).unwrap();
-            socket.write_all(bytes).unwrap();
-            socket.shutdown(std::net::Shutdown::Write).unwrap();
-            let refused = answer(&pki, &listener).await.unwrap_err();
-            assert!(matches!(refused, HandshakeError::Tls(_)), "{refused:?}");
-        }
     });
 }
 

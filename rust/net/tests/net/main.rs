@@ -8,4 +8,5 @@ mod memory;
 mod relay;
 mod resume;
 mod rules;
+mod strangers;
 mod world;

@@ -53,6 +53,10 @@ impl Pki {
         ] {
             pki.write(&format!("{name}.pem"), &issued.certificate);
             pki.write(&format!("{name}.key"), &issued.key);
+            if name == "point" {
+                pki.write("endless.pem", &issued.certificate.repeat(60));
+                pki.write("endless.key", &issued.key);
+            }
         }
         pki
     }
