@@ -1,37 +1,14 @@
 //! What messages and streams take of the heap, as the allocator sees it on the test's thread, which
 //! both ends of the channel run on.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../mux/tests/counting/mod.rs"]
+mod counting;
 
 use bytes::Bytes;
 use cmgmux_net::{Channel, End, RecvStream, SendStream, StreamKind};
 
+use self::counting::{ALLOCATIONS, BYTES};
 use crate::world::with_channel;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-    static BYTES: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        BYTES.set(BYTES.get().wrapping_add(layout.size()));
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        BYTES.set(BYTES.get().wrapping_sub(layout.size()));
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const MESSAGE: &[u8] = &[7; 300];
 

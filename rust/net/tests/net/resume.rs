@@ -8,15 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmgmux_net::tls::server_name;
 use cmgmux_net::{
-    Arrival, Channel, CloseCode, End, EndReason, HandshakeError, Id, Limits, LinkLoss, OpenError,
-    ResumeCode, StreamError, StreamKind,
+    Channel, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
+    StreamError, StreamKind,
 };
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use crate::relay::{Cut, Relay};
-use crate::world::{DEADLINE, Pki, arrival, listener, pattern, read_all, run, run_within};
+use crate::world::{DEADLINE, Pki, accept_all, listener, pattern, read_all, run, run_within};
 
 /// Both ends of a channel, and the way between them; the instance accepts every proven link.
 struct World {
@@ -31,31 +30,7 @@ impl World {
         let pki = Rc::new(Pki::new(name));
         let (listener, address) = listener();
         let relay = Relay::to(address);
-        let (channels, mut started) = mpsc::unbounded_channel();
-        let accepting = Rc::clone(&pki);
-        spawn_local(async move {
-            let mut channel: Option<Channel> = None;
-            loop {
-                match arrival(&accepting, &listener).await {
-                    Ok(Arrival::Hello(offer)) => {
-                        let (boot_id, id) = (Id([2; 16]), Id([3; 16]));
-                        let agreed = offer.accept(Limits::default(), 1, boot_id, id).await.unwrap();
-                        let (started, driver) = Channel::start(agreed).unwrap();
-                        spawn_local(driver);
-                        channels.send(started.clone()).unwrap();
-                        channel = Some(started);
-                    }
-                    Ok(Arrival::Resume(offer)) => match &channel {
-                        Some(channel) if channel.is_offered(&offer) => {
-                            channel.resume(offer).unwrap();
-                        }
-                        _ => offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await,
-                    },
-                    // A link may be cut in its handshake.
-                    Err(_) => {}
-                }
-            }
-        });
+        let mut started = accept_all(&pki, listener);
         let (point, driver) =
             Channel::start(pki.dial(relay.address, "point").await.unwrap()).unwrap();
         spawn_local(driver);

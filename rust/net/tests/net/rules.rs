@@ -8,16 +8,13 @@ use bytes::BytesMut;
 use cmgmux_mux::frame::{Control, EOM, FIN, HEADER_BYTES, Header, kind};
 use cmgmux_mux::{Claim, HelloOk, Resume, Resumed, Secret, StreamId};
 use cmgmux_net::tls::{channel_acceptor, server_name};
-use cmgmux_net::{
-    Arrival, Channel, CloseCode, End, EndReason, Hello, Id, Limits, ResumeCode, StreamKind,
-};
+use cmgmux_net::{Channel, CloseCode, End, EndReason, Hello, Limits, ResumeCode, StreamKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use crate::world::{Pki, arrival, listener, run};
+use crate::world::{Pki, accept_all, listener, run};
 
 const STREAM: u32 = 1 << 31 | 1;
 
@@ -150,31 +147,7 @@ impl Played {
     async fn new(test: &str) -> Self {
         let pki = Rc::new(Pki::new(test));
         let (listener, address) = listener();
-        let (channels, mut started) = mpsc::unbounded_channel::<Channel>();
-        let accepting = Rc::clone(&pki);
-        spawn_local(async move {
-            let mut channel = None;
-            loop {
-                match arrival(&accepting, &listener).await {
-                    Ok(Arrival::Hello(offer)) => {
-                        let (boot_id, id) = (Id([2; 16]), Id([3; 16]));
-                        let agreed = offer.accept(Limits::default(), 1, boot_id, id).await.unwrap();
-                        let (started, driver) = Channel::start(agreed).unwrap();
-                        spawn_local(driver);
-                        channels.send(started.clone()).unwrap();
-                        channel = Some(started);
-                    }
-                    Ok(Arrival::Resume(offer)) => match &channel {
-                        Some(channel) if channel.is_offered(&offer) => {
-                            channel.resume(offer).unwrap();
-                        }
-                        _ => offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await,
-                    },
-                    // A link that was dialled for its proof alone.
-                    Err(_) => {}
-                }
-            }
-        });
+        let mut started = accept_all(&pki, listener);
         let mut link = dial(&pki, address, "point").await;
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
         link.write_all(&hello.encode()).await.unwrap();

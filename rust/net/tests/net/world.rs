@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use cmgmux_net::tls::{
     server_name,
 };
 use cmgmux_net::{
-    Arrival, Channel, Established, HandshakeError, Hello, Id, Limits, RecvStream, StreamError,
-    greet,
+    Arrival, Channel, Established, HandshakeError, Hello, Id, Limits, RecvStream, ResumeCode,
+    StreamError, greet,
 };
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio::task::LocalSet;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
 /// Far beyond what anything here takes.
@@ -127,6 +129,39 @@ pub(crate) async fn arrival(
     let trust = pki.trust();
     let tls = channel_acceptor(&pki.credentials("server"), &trust);
     Arrival::receive(socket, tls, &trust).await
+}
+
+/// Accepts one channel after the other and gives them; every proven link of the latest one is its own.
+pub(crate) fn accept_all(
+    pki: &Rc<Pki>,
+    listener: tokio::net::TcpListener,
+) -> UnboundedReceiver<Channel> {
+    let (channels, started) = unbounded_channel();
+    let pki = Rc::clone(pki);
+    spawn_local(async move {
+        let mut channel: Option<Channel> = None;
+        loop {
+            match arrival(&pki, &listener).await {
+                Ok(Arrival::Hello(offer)) => {
+                    let (boot_id, id) = (Id([2; 16]), Id([3; 16]));
+                    let agreed = offer.accept(Limits::default(), 1, boot_id, id).await.unwrap();
+                    let (started, driver) = Channel::start(agreed).unwrap();
+                    spawn_local(driver);
+                    channels.send(started.clone()).unwrap();
+                    channel = Some(started);
+                }
+                Ok(Arrival::Resume(offer)) => match &channel {
+                    Some(channel) if channel.is_offered(&offer) => {
+                        channel.resume(offer).unwrap();
+                    }
+                    _ => offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await,
+                },
+                // A link may be cut in its handshake, or dialled for its proof alone.
+                Err(_) => {}
+            }
+        }
+    });
+    started
 }
 
 /// Runs `test` on a thread of its own kind, with the two ends of one channel.
