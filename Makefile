@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 5000
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
@@ -97,6 +98,11 @@ test-rust: $(TOOLS) ## Run the tests of the Rust crates
 .PHONY: test-python
 test-python: $(NATIVE) ## Run the Python tests, end to end ones included; ARGS="-k name"
 	$(VENV)/bin/pytest $(ARGS)
+
+.PHONY: sim
+sim: ## Play the protocol over bad links; SEEDS=500, SEED=7 shows one run, PLAN=file a saved one
+	cargo run --quiet -p cmgmux-sim --locked -- \
+		$(if $(PLAN),plan $(PLAN),$(if $(SEED),seed $(SEED),seeds $(SEEDS)))
 
 .PHONY: dist
 dist: $(TOOLS) ## Build the wheel and the source distribution into dist/

@@ -35,6 +35,12 @@ struct Direction {
     /// Credit that a stream begins with, and the most that one may have outstanding.
     window: u64,
     max_window: u64,
+    /// Position that the receiver has acknowledged on the present link.
+    told: u64,
+    /// What the last TICKETS of the sender said.
+    max_opens: u64,
+    /// CLOSE has been written.
+    is_closed: bool,
 }
 
 /// The account of one sending half, all in charge.
@@ -48,11 +54,12 @@ struct Credit {
 }
 
 impl Audit {
-    /// An account of a channel whose windows begin with `window` bytes and never exceed
-    /// `max_window`.
-    pub(crate) fn new(window: u64, max_window: u64) -> Self {
-        let direction = || Direction { window, max_window, ..Direction::default() };
-        Self { to_point: direction(), to_instance: direction() }
+    /// An account of a channel whose ends, connection point and instance, give their streams a window
+    /// that begins with the first number of bytes and never exceeds the second.
+    pub(crate) fn new([point, instance]: [(u64, u64); 2]) -> Self {
+        let direction =
+            |(window, max_window)| Direction { window, max_window, ..Direction::default() };
+        Self { to_point: direction(point), to_instance: direction(instance) }
     }
 
     /// The direction towards `side`, and the one from it.
@@ -69,14 +76,42 @@ impl Audit {
         from.history.len() as u64 - from.freed
     }
 
+    /// Streams that `side` has allowed its peer beyond those that it began with.
+    pub(crate) fn max_opens(&mut self, side: Side) -> u64 {
+        self.directions(side).1.max_opens
+    }
+
+    /// Position that `side` has acknowledged on its link, and the one up to which it has applied.
+    pub(crate) fn acknowledged(&mut self, side: Side) -> (u64, u64) {
+        let (to, _) = self.directions(side);
+        (to.told, to.applied)
+    }
+
+    /// Whether everything that was written has been applied and acknowledged.
+    pub(crate) fn is_settled(&self) -> bool {
+        [&self.to_point, &self.to_instance].iter().all(|direction| {
+            let Direction { history, applied, freed, .. } = direction;
+            history.len() as u64 == *applied && *applied == *freed
+        })
+    }
+
+    /// The application of `side` has used data of a stream.
+    pub(crate) fn handle_consumed(&mut self, side: Side, id: StreamId, charge: u64) {
+        let (to, _) = self.directions(side);
+        to.streams.get_mut(&id).expect("data of a stream that was opened").consumed += charge;
+    }
+
     /// `side` wrote a batch.
     pub(crate) fn handle_written(&mut self, side: Side, batch: &[u8]) {
         for (header, frame) in frames(batch) {
             let (to, from) = self.directions(side);
+            assert!(!from.is_closed, "{side:?} writes behind its CLOSE");
+            from.is_closed = header.kind == kind::CLOSE;
             if kind::is_tracked(header.kind) {
                 from.write(&header, frame, to);
             } else if let Some(position) = acknowledged(&header, frame) {
                 assert_eq!(position, to.applied, "{side:?} acknowledges what it has applied");
+                to.told = position;
             }
         }
         self.directions(side).1.free();
@@ -101,6 +136,7 @@ impl Audit {
         assert_eq!(resumed.rx_pos, self.to_instance.applied, "the instance says where it stands");
         assert!(claim.rx_pos <= self.to_point.applied, "a claim from the future");
         self.to_instance.skip = 0;
+        self.to_instance.told = resumed.rx_pos;
         self.to_point.restart(resumed.tx_start);
         assert!(resumed.tx_start <= self.to_point.applied, "the point would miss bytes");
     }
@@ -110,6 +146,7 @@ impl Audit {
         assert_eq!(resumed.rx_pos, self.to_instance.applied, "nothing came after the answer");
         self.to_instance.restart(resumed.rx_pos);
         self.to_point.skip = self.to_point.applied - resumed.tx_start;
+        self.to_point.told = resumed.tx_start;
     }
 }
 
@@ -156,6 +193,13 @@ impl Direction {
             },
             kind::CREDIT => match control(header, frame) {
                 Control::Credit { max } => reverse.grant(id, max),
+                other => unreachable!("{other:?}"),
+            },
+            kind::TICKETS => match control(header, frame) {
+                Control::Tickets { max_opens } => {
+                    assert!(max_opens > self.max_opens, "TICKETS that allow nothing");
+                    self.max_opens = max_opens;
+                }
                 other => unreachable!("{other:?}"),
             },
             _ => {}

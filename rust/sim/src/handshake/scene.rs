@@ -139,7 +139,7 @@ impl Scene {
             dialled: 0,
             repeated: 0,
             has_moved: false,
-            audit: Audit::new(window, window),
+            audit: Audit::new([(window, window); 2]),
             now: Timestamp::ZERO,
         }
     }
