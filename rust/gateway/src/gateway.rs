@@ -8,7 +8,7 @@ use cmgmux_net::admin::{self, AdminServer};
 use cmgmux_net::listen::{bind_group, bind_one};
 use cmgmux_net::shard::Shards;
 use cmgmux_net::tls::{channel_acceptor, front_acceptor};
-use cmgmux_net::{ConfigError, Service, ServiceError};
+use cmgmux_net::{ConfigError, Ledger, Service, ServiceError};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::info;
@@ -85,6 +85,7 @@ impl Service for Gateway {
             count,
             settings.timeouts,
             settings.clients_per_shard,
+            Ledger::new(settings.max_detached_bytes),
         ));
         let front = front_acceptor(&settings.credentials);
         let channels = channel_acceptor(&settings.credentials, &settings.trust);

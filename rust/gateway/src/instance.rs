@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use cmgmux_exchange::refusal::Reason;
 use cmgmux_net::listen::AcceptCounters;
-use cmgmux_net::{Channel, CloseCode, Id, Peer, PeerIdentity};
+use cmgmux_net::{Channel, CloseCode, Id, Ledger, Peer, PeerIdentity};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
@@ -29,6 +29,8 @@ pub(crate) struct Instance {
     /// Answers that broke off after they had begun.
     pub(crate) broken_answers: AtomicU64,
     pub(crate) links: LinkCounters,
+    /// What its channels share.
+    pub(crate) ledger: Arc<Ledger>,
     /// Live channels of all shards.
     channels: Mutex<Vec<(usize, Channel)>>,
     since: Instant,
@@ -92,6 +94,7 @@ impl Instance {
         shards: usize,
         timeouts: Timeouts,
         clients_per_shard: usize,
+        ledger: Ledger,
     ) -> Self {
         Self {
             index,
@@ -104,6 +107,7 @@ impl Instance {
             refusals: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             broken_answers: AtomicU64::new(0),
             links: LinkCounters::default(),
+            ledger: Arc::new(ledger),
             channels: Mutex::new(Vec::new()),
             since: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -203,7 +207,10 @@ impl Instance {
                 "accepted_total": self.links.accepts.accepted(),
                 "established_total": self.links.established.load(Ordering::Relaxed),
                 "refused": *self.links.refused.lock(),
+                "lost": self.ledger.link_losses(),
             },
+            "channel_ends": self.ledger.channel_ends(),
+            "detached_bytes": self.ledger.detached_bytes(),
         })
     }
 }

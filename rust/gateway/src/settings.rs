@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cmgmux_net::tls::{Credentials, FileSetting, Trust, TrustedCa};
-use cmgmux_net::{ConfigError, setting, shard};
+use cmgmux_net::{ConfigError, Ledger, setting, shard};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +48,9 @@ pub struct GatewayConfig {
     /// Most client connections at a time; further ones wait in the system's queue.
     #[serde(default = "max_clients")]
     pub max_clients: u32,
+    /// What the channels without a link may keep for when they have one again, in bytes.
+    #[serde(default = "max_detached_bytes")]
+    pub max_detached_bytes: u64,
     /// Which CA may vouch for the connection points of which sites.
     #[serde(default)]
     pub trusted: Vec<TrustedCa>,
@@ -77,6 +80,10 @@ fn max_clients() -> u32 {
     16_000
 }
 
+fn max_detached_bytes() -> u64 {
+    Ledger::MAX_DETACHED_BYTES
+}
+
 impl GatewayConfig {
     /// The optional settings with their defaults; `null` where the default depends on others.
     #[must_use]
@@ -92,6 +99,7 @@ impl GatewayConfig {
             "idle_timeout_s": idle_timeout_s(),
             "stall_timeout_s": stall_timeout_s(),
             "max_clients": max_clients(),
+            "max_detached_bytes": max_detached_bytes(),
             "trusted": [],
         })
     }
@@ -120,6 +128,8 @@ pub(crate) struct Settings {
     pub(crate) timeouts: Timeouts,
     /// Client connections that one shard may have.
     pub(crate) clients_per_shard: usize,
+    /// What channels without a link may keep.
+    pub(crate) max_detached_bytes: u64,
 }
 
 /// How long clients may take.
@@ -136,6 +146,8 @@ impl Settings {
         setting::within("index", config.index, 0..=MAX_INDEX)?;
         let shards = shard::count(config.shards)?;
         let max_clients = setting::within("max_clients", config.max_clients, 1..=1_000_000)?;
+        let max_detached_bytes =
+            setting::within("max_detached_bytes", config.max_detached_bytes, 1 << 20..=1 << 40)?;
         let timeouts = Timeouts {
             admission: setting::duration("admission_timeout_s", config.admission_timeout_s)?,
             head: setting::duration("head_timeout_s", config.head_timeout_s)?,
@@ -148,6 +160,6 @@ impl Settings {
         )?;
         let trust = Trust::load(&config.trusted)?;
         let clients_per_shard = (max_clients as usize).div_ceil(shards);
-        Ok(Self { credentials, trust, shards, timeouts, clients_per_shard })
+        Ok(Self { credentials, trust, shards, timeouts, clients_per_shard, max_detached_bytes })
     }
 }

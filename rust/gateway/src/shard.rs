@@ -106,7 +106,7 @@ pub(crate) async fn run(shard: Shard, start: ShardStart) -> Result<(), String> {
 /// Starts a channel that has finished its handshake on this shard.
 fn attach(state: &Rc<ShardState>, established: Established) {
     let Peer::ConnectionPoint(peer) = established.peer.clone() else { return };
-    let (channel, driver) = match Channel::start(established) {
+    let (channel, driver) = match Channel::start(established, &state.instance.ledger) {
         Ok(started) => started,
         Err(error) => {
             error!(%peer, %error, "the shard cannot take a channel's socket");

@@ -18,6 +18,7 @@ use crate::book::{Book, Entry};
 use crate::driver::Driver;
 use crate::handshake::{Established, HandshakeError, NewLink, Peer, ResumeOffer, claim_link};
 use crate::id::Id;
+use crate::ledger::{DetachedEntry, Ledger};
 use crate::stream::{RecvStream, SendStream};
 
 /// How a link was lost.
@@ -37,6 +38,19 @@ pub enum LinkLoss {
     Dribbling,
 }
 
+impl LinkLoss {
+    /// The kind of loss, for logs and counters.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "broken",
+            Self::Closed => "closed",
+            Self::Silent => "silent",
+            Self::Dribbling => "dribbling",
+        }
+    }
+}
+
 /// Why a channel ended.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +58,9 @@ pub enum EndReason {
     /// The link was lost, and no other took its place in time.
     #[error("the link was lost and not replaced in time: {0}")]
     LinkLost(LinkLoss),
+    /// The link was lost, and the channels without one kept more than the process allows.
+    #[error("the link was lost, and too much memory waited for links: {0}")]
+    Crowded(LinkLoss),
     /// The peer does not go on with the channel.
     #[error("the link was lost, and the peer does not go on with the channel: {0}")]
     NotResumed(ResumeCode),
@@ -69,6 +86,22 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// The kind of end, for logs and counters: who ended the channel, and the code of CLOSE if there
+    /// was one, such as `protocol_flow` or `closed_by_peer_shutdown`.
+    #[must_use]
+    pub fn code(&self) -> String {
+        let (how, code) = match self {
+            Self::LinkLost(_) => return "link_lost".to_owned(),
+            Self::Crowded(_) => return "crowded".to_owned(),
+            Self::NotResumed(_) => return "not_resumed".to_owned(),
+            Self::ClosedByPeer { code, .. } => ("closed_by_peer", *code),
+            Self::Closed { code, .. } => ("closed", *code),
+            Self::Protocol(error) => ("protocol", error.code()),
+        };
+        // A peer may use any number.
+        format!("{how}_{}", code.name().unwrap_or("OTHER").to_lowercase())
+    }
+
     /// Whether somebody meant the channel to end, so that nobody has to act.
     #[must_use]
     pub fn is_planned(&self) -> bool {
@@ -163,6 +196,7 @@ pub(crate) struct Shared {
     pub(crate) channel_id: Id,
     secret: Secret,
     pub(crate) ordinal: u8,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) since: Instant,
     /// Notified when streams can be opened that could not before, and at the end.
     pub(crate) tickets: Notify,
@@ -189,6 +223,8 @@ pub(crate) struct State {
 pub(crate) struct Outage {
     pub(crate) since: Instant,
     pub(crate) loss: LinkLoss,
+    /// Its place in the account of the process, which it leaves with the outage.
+    pub(crate) _entry: DetachedEntry,
     /// How many of [`OUTAGE_MARKS`] have passed.
     pub(crate) marks: usize,
 }
@@ -219,7 +255,7 @@ impl State {
 pub const OUTAGE_MARKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
 impl Channel {
-    /// Takes over an agreed channel on this thread's runtime. The future drives it and must be
+    /// Takes over an agreed channel, of the process with this `ledger`, on this thread's runtime. The future drives it and must be
     /// polled on the same thread; it ends with the channel.
     ///
     /// # Errors
@@ -227,6 +263,7 @@ impl Channel {
     /// The runtime does not take the socket.
     pub fn start(
         established: Established,
+        ledger: &Arc<Ledger>,
     ) -> std::io::Result<(Self, impl Future<Output = EndReason> + use<>)> {
         let now = Instant::now();
         let Established { tls, input, side, config, peer, ordinal, .. } = established;
@@ -249,6 +286,7 @@ impl Channel {
             channel_id,
             secret,
             ordinal,
+            ledger: Arc::clone(ledger),
             since: now,
             tickets: Notify::new(),
             links: Notify::new(),
@@ -400,10 +438,10 @@ impl Channel {
         };
         match &error {
             HandshakeError::NotResumed(code @ ResumeCode::UNKNOWN_CHANNEL) => {
-                self.end(EndReason::NotResumed(*code));
+                self.shared.end(EndReason::NotResumed(*code));
             }
             HandshakeError::Refused { code: code @ CloseCode::RESUME_RANGE, text } => {
-                self.end(EndReason::ClosedByPeer { code: *code, text: text.clone() });
+                self.shared.end(EndReason::ClosedByPeer { code: *code, text: text.clone() });
             }
             _ => {}
         }
@@ -444,13 +482,6 @@ impl Channel {
         });
     }
 
-    fn end(&self, reason: EndReason) {
-        self.shared.with_output(|state| {
-            state.ending.get_or_insert(reason);
-            ((), true)
-        });
-    }
-
     /// Opens no more streams and asks the peer not to either. The channel is closed when the
     /// streams have ended, or after `grace`.
     pub fn drain(&self, grace: Duration) {
@@ -467,7 +498,7 @@ impl Channel {
 
     /// Closes the channel at once; its streams end with an error on both sides.
     pub fn close(&self, code: CloseCode, text: &str) {
-        self.end(EndReason::Closed { code, text: text.to_owned() });
+        self.shared.end(EndReason::Closed { code, text: text.to_owned() });
     }
 
     /// Waits for the channel's end and says why it ended.
@@ -526,6 +557,25 @@ impl Shared {
     /// Works on the state.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         work(&mut self.state.lock())
+    }
+
+    /// Has the driver end the channel.
+    pub(crate) fn end(&self, reason: EndReason) {
+        self.with_output(|state| {
+            state.ending.get_or_insert(reason);
+            ((), true)
+        });
+    }
+
+    /// Has the driver end a channel without a link because too much waits for links.
+    pub(crate) fn end_crowded(&self) {
+        self.with_output(|state| {
+            // It may have a link again.
+            if let Some(Outage { loss, .. }) = &state.outage {
+                state.ending.get_or_insert(EndReason::Crowded(loss.clone()));
+            }
+            ((), true)
+        });
     }
 
     /// Works on the state, and wakes the driver if `work` says that there is something to write.

@@ -137,15 +137,19 @@ impl Driver {
 
     /// Lets go of a link that is lost. The channel waits for another.
     fn lose_link(&mut self, loss: LinkLoss) {
-        let Shared { peer, channel_id, ordinal, links, .. } = &*self.shared;
-        warn!(%peer, ordinal, channel = %channel_id, %loss, "link lost, the channel waits for another");
+        let Shared { peer, channel_id, ordinal, links, ledger, .. } = &*self.shared;
+        let code = loss.code();
+        warn!(%peer, ordinal, channel = %channel_id, code, %loss, "link lost, the channel waits for another");
+        ledger.note_loss(&loss);
         let now = self.now();
         self.link = None;
         self.input = BytesMut::new();
         let mut state = self.shared.state.lock();
         state.core.handle_link_lost(now);
-        state.outage = Some(Outage { since: Instant::now(), loss, marks: 0 });
+        let (entry, oldest) = ledger.enter(&self.shared, state.core.counters().ring_bytes);
+        state.outage = Some(Outage { since: Instant::now(), loss, _entry: entry, marks: 0 });
         drop(state);
+        oldest.iter().for_each(|channel| channel.end_crowded());
         links.notify_waiters();
     }
 
@@ -291,12 +295,14 @@ impl Driver {
 
     /// Ends every stream.
     fn end(&mut self, reason: EndReason) -> EndReason {
-        let Shared { peer, channel_id, ordinal, .. } = &*self.shared;
+        let Shared { peer, channel_id, ordinal, ledger, .. } = &*self.shared;
+        let code = reason.code();
         if reason.is_planned() {
-            info!(%peer, ordinal, channel = %channel_id, %reason, "channel has ended");
+            info!(%peer, ordinal, channel = %channel_id, code, %reason, "channel has ended");
         } else {
-            warn!(%peer, ordinal, channel = %channel_id, %reason, "channel has ended");
+            warn!(%peer, ordinal, channel = %channel_id, code, %reason, "channel has ended");
         }
+        ledger.note_end(&reason);
         let mut state = self.shared.state.lock();
         state.ended = Some(reason.clone());
         state.driver = None;

@@ -11,6 +11,7 @@ mod handshake;
 mod id;
 pub mod identity;
 mod inbox;
+mod ledger;
 mod link;
 pub mod listen;
 mod pages;
@@ -29,6 +30,7 @@ pub use handshake::{
 };
 pub use id::Id;
 pub use identity::PeerIdentity;
+pub use ledger::{Counts, Ledger};
 pub use link::poll_send;
 pub use service::{ConfigError, Service, ServiceError};
 pub use stream::{Chunk, RecvStream, SendStream, StreamError};

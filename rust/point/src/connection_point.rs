@@ -122,6 +122,8 @@ impl State {
             "exchanges": self.counters.exchanges(),
             "refusals": self.counters.refusals(),
             "upstream": self.counters.upstream.snapshot(),
+            "links_lost": self.counters.ledger.link_losses(),
+            "channel_ends": self.counters.ledger.channel_ends(),
             "panics_total": self.shards.panics(),
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cmgmux_exchange::refusal::Reason;
+use cmgmux_net::Ledger;
 use serde_json::{Value, json};
 
 /// Counts of one connection point.
@@ -21,6 +22,8 @@ pub(crate) struct Counters {
     /// Answers that broke off, or stood still for too long, after their head.
     pub(crate) broken: Count,
     pub(crate) upstream: Arc<UpstreamCounters>,
+    /// What the channels share.
+    pub(crate) ledger: Arc<Ledger>,
     refusals: Vec<Count>,
 }
 
@@ -34,6 +37,7 @@ impl Counters {
             abandoned: Count::default(),
             broken: Count::default(),
             upstream: Arc::default(),
+            ledger: Arc::default(),
             refusals: Reason::ALL.iter().map(|_| Count::default()).collect(),
         }
     }

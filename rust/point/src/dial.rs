@@ -182,7 +182,7 @@ impl Keeper {
         mut wanted: watch::Receiver<u8>,
     ) -> Option<Over> {
         let (shards, boot_id) = (established.shards, established.peer_boot_id);
-        let (channel, driver) = match Channel::start(established) {
+        let (channel, driver) = match Channel::start(established, self.forwarder.ledger()) {
             Ok(started) => started,
             Err(error) => return Some(Over::unreached(&DialError::Start(error))),
         };

@@ -23,7 +23,7 @@ use cmgmux_exchange::code;
 use cmgmux_exchange::mapping::MappingTable;
 use cmgmux_exchange::refusal::{Reason, Refusal};
 use cmgmux_net::shard::Shard;
-use cmgmux_net::{Channel, Incoming, RecvStream, SendStream, StreamCode, StreamKind};
+use cmgmux_net::{Channel, Incoming, Ledger, RecvStream, SendStream, StreamCode, StreamKind};
 use http::Method;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -68,6 +68,11 @@ impl Forwarder {
         }
         let table = MappingTable::build(routes).expect("the plan has no prefix twice");
         Self { shard, counters, table, upstreams }
+    }
+
+    /// What the channels of the process share.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.counters.ledger
     }
 
     /// Serves the streams that the gateway opens on `channel`, until the channel ends.

@@ -134,7 +134,7 @@ impl World {
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [7; 16] };
         let name = server_name("localhost", "name").unwrap();
         let established = greet(socket, tls, name, hello).await.unwrap();
-        let (channel, driver) = Channel::start(established).unwrap();
+        let (channel, driver) = Channel::start(established, &Arc::default()).unwrap();
         spawn_local(driver);
         let mapping = |external: &str, authentication: &str| {
             serde_json::from_value(json!({

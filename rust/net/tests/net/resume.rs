@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,9 +31,10 @@ impl World {
         let pki = Rc::new(Pki::new(name));
         let (listener, address) = listener();
         let relay = Relay::to(address);
-        let mut started = accept_all(&pki, listener);
+        let mut started = accept_all(&pki, listener, Arc::default());
         let (point, driver) =
-            Channel::start(pki.dial(relay.address, "point").await.unwrap()).unwrap();
+            Channel::start(pki.dial(relay.address, "point").await.unwrap(), &Arc::default())
+                .unwrap();
         spawn_local(driver);
         let instance = started.recv().await.unwrap();
         Self { pki, relay, point, instance }

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use bytes::BytesMut;
 use cmgmux_mux::frame::{Control, EOM, FIN, HEADER_BYTES, Header, kind};
 use cmgmux_mux::{Claim, HelloOk, Resume, Resumed, Secret, StreamId};
 use cmgmux_net::tls::{channel_acceptor, server_name};
-use cmgmux_net::{Channel, CloseCode, End, EndReason, Hello, Limits, ResumeCode, StreamKind};
+use cmgmux_net::{
+    Channel, CloseCode, End, EndReason, Hello, Ledger, Limits, ResumeCode, StreamError, StreamKind,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
@@ -72,7 +75,7 @@ async fn play_instance(test: &str, first: &[u8]) -> (Channel, server::TlsStream<
         link
     };
     let (established, link) = tokio::join!(pki.dial(address, "point"), accepting);
-    let (channel, driver) = Channel::start(established.unwrap()).unwrap();
+    let (channel, driver) = Channel::start(established.unwrap(), &Arc::default()).unwrap();
     spawn_local(driver);
     (channel, link)
 }
@@ -145,9 +148,13 @@ struct Played {
 
 impl Played {
     async fn new(test: &str) -> Self {
+        Self::sharing(test, Arc::default()).await
+    }
+
+    async fn sharing(test: &str, ledger: Arc<Ledger>) -> Self {
         let pki = Rc::new(Pki::new(test));
         let (listener, address) = listener();
-        let mut started = accept_all(&pki, listener);
+        let mut started = accept_all(&pki, listener, ledger);
         let mut link = dial(&pki, address, "point").await;
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
         link.write_all(&hello.encode()).await.unwrap();
@@ -259,6 +266,40 @@ fn j5_an_accepted_claim_fences_the_old_link_between_two_frames() {
         link.write_all(&frame(kind::DATA, FIN, 1, b"again")).await.unwrap();
         assert_eq!(incoming.recv.chunk().await.unwrap().unwrap().data, &b"again"[..]);
         assert_eq!(incoming.recv.chunk().await, Ok(None));
+    });
+}
+
+// R-RESUME-18
+#[test]
+fn j7_channels_without_a_link_share_an_account_and_the_oldest_gives_way() {
+    run(async {
+        let ledger = Arc::new(Ledger::new(70_000));
+        let mut cut = Vec::new();
+        for number in 0..3 {
+            let mut played = Played::sharing(&format!("crowd-{number}"), Arc::clone(&ledger)).await;
+            let (mut send, recv) = played.instance.try_open(StreamKind::Exchange).unwrap();
+            send.send(vec![7; 30_000].into(), End::None).unwrap();
+            // It is sent, and not acknowledged.
+            assert_eq!(read_frame(&mut played.link).await.unwrap().0.kind, kind::OPEN);
+            played.link.shutdown().await.unwrap();
+            assert_eq!(played.instance.needs_link().await.code(), "closed");
+            cut.push((played, recv, send));
+        }
+        let (first, recv, _) = &mut cut[0];
+        let reason = first.instance.ended().await;
+        assert_eq!((reason.code(), ledger.channel_ends()["crowded"]), ("crowded".to_owned(), 1));
+        assert_eq!(recv.chunk().await, Err(StreamError::ChannelLost(reason)));
+        let kept = ledger.detached_bytes();
+        assert!((60_000..70_000).contains(&kept), "{kept}");
+        let (_, answer) = first.ask("point", FIRST, |_| {}).await;
+        assert_eq!(answer.code, ResumeCode::UNKNOWN_CHANNEL);
+        let mut links = Vec::new();
+        for (played, ..) in &cut[1..] {
+            let (link, answer) = played.ask("point", FIRST, |_| {}).await;
+            assert_eq!(answer.code, ResumeCode::ACCEPTED);
+            links.push(link);
+        }
+        assert_eq!((ledger.detached_bytes(), ledger.link_losses()["closed"]), (0, 3));
     });
 }
 

@@ -13,8 +13,8 @@ use cmgmux_net::tls::{
     server_name,
 };
 use cmgmux_net::{
-    Arrival, Channel, Established, HandshakeError, Hello, Id, Limits, RecvStream, ResumeCode,
-    StreamError, greet,
+    Arrival, Channel, Established, HandshakeError, Hello, Id, Ledger, Limits, RecvStream,
+    ResumeCode, StreamError, greet,
 };
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -135,6 +135,7 @@ pub(crate) async fn arrival(
 pub(crate) fn accept_all(
     pki: &Rc<Pki>,
     listener: tokio::net::TcpListener,
+    ledger: Arc<Ledger>,
 ) -> UnboundedReceiver<Channel> {
     let (channels, started) = unbounded_channel();
     let pki = Rc::clone(pki);
@@ -145,7 +146,7 @@ pub(crate) fn accept_all(
                 Ok(Arrival::Hello(offer)) => {
                     let (boot_id, id) = (Id([2; 16]), Id([3; 16]));
                     let agreed = offer.accept(Limits::default(), 1, boot_id, id).await.unwrap();
-                    let (started, driver) = Channel::start(agreed).unwrap();
+                    let (started, driver) = Channel::start(agreed, &ledger).unwrap();
                     spawn_local(driver);
                     channels.send(started.clone()).unwrap();
                     channel = Some(started);
@@ -173,8 +174,9 @@ pub(crate) fn with_channel<F: Future<Output = ()>>(
         let pki = Pki::new(name);
         let (listener, address) = listener();
         let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
-        let (point, point_driver) = Channel::start(point.unwrap()).unwrap();
-        let (instance, instance_driver) = Channel::start(instance.unwrap()).unwrap();
+        let (point, point_driver) = Channel::start(point.unwrap(), &Arc::default()).unwrap();
+        let (instance, instance_driver) =
+            Channel::start(instance.unwrap(), &Arc::default()).unwrap();
         tokio::task::spawn_local(point_driver);
         tokio::task::spawn_local(instance_driver);
         test(point, instance).await;

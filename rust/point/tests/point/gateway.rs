@@ -101,7 +101,7 @@ impl Gateway {
         let ordinal = offer.hello.ordinal;
         let established =
             offer.accept(Limits::default(), shards, Id([2; 16]), Id::random()).await.unwrap();
-        let (channel, driver) = Channel::start(established).unwrap();
+        let (channel, driver) = Channel::start(established, &Arc::default()).unwrap();
         let driver = spawn_local(async move {
             driver.await;
         });

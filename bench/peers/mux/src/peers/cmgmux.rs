@@ -105,7 +105,7 @@ impl Peer for Cmgmux {
 }
 
 fn start(established: Established) -> Result<Channel> {
-    let (channel, driver) = Channel::start(established)?;
+    let (channel, driver) = Channel::start(established, &Arc::default())?;
     spawn_local(driver);
     Ok(channel)
 }
