@@ -7,9 +7,10 @@ mod counting;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use cmgmux_mux::frame::{Control, Header, kind};
 use cmgmux_mux::{
-    Application, Channel, CloseCode, Config, End, Side, StreamCode, StreamId, StreamKind,
-    Timestamp, Token,
+    Application, Channel, CloseCode, Config, End, MAX_BODY, ProtocolError, Side, StreamCode,
+    StreamId, StreamKind, Timestamp, Token,
 };
 
 use self::counting::{ALLOCATIONS, BYTES};
@@ -151,4 +152,108 @@ fn an_idle_stream_takes_its_slot() {
     }
     let bytes = BYTES.get() - before;
     assert!(bytes <= 2 * STREAMS * 72, "{} bytes a stream and side", bytes / STREAMS / 2);
+}
+
+/// A connection point with one stream, which it has answered, and the bytes that the test as its peer
+/// sends. The peer reads nothing.
+fn victim() -> (Endpoint, StreamId) {
+    let [mut instance, mut point] = pair(8);
+    instance.open(1);
+    instance.send_each(b"x");
+    instance.write_to(&mut point.wire);
+    feed(&mut point).unwrap();
+    point.read_all(b"x");
+    let stream = point.app.streams[0];
+    (point, stream)
+}
+
+fn feed(end: &mut Endpoint) -> Result<(), ProtocolError> {
+    end.channel.handle_input(end.now, &mut end.wire, &mut end.app)
+}
+
+fn header(length: usize, kind: u8, stream: StreamId) -> [u8; 8] {
+    Header { length: u32::try_from(length).unwrap(), kind, flags: 0, stream }.encode()
+}
+
+#[test]
+fn i2_nothing_is_allocated_from_the_length_of_a_frame() {
+    for (length, is_refused) in [(MAX_BODY, false), (MAX_BODY + 1, true), (0xff_ffff, true)] {
+        for kind in 0..32 {
+            let (mut end, stream) = victim();
+            end.wire.extend_from_slice(&header(length, kind, stream));
+            let before = (ALLOCATIONS.get(), BYTES.get());
+            let result = feed(&mut end);
+            assert_eq!((ALLOCATIONS.get(), BYTES.get()), before, "{length} of type {kind}");
+            assert_eq!(result.is_err(), is_refused, "{length} of type {kind}");
+        }
+    }
+}
+
+#[test]
+fn i7_a_peer_that_floods_and_reads_nothing_takes_no_memory() {
+    let (mut end, stream) = victim();
+    let floods: [(Control, StreamId); 3] = [
+        (Control::Ping { id: 1 }, StreamId::CHANNEL),
+        (Control::Stop { code: 1 }, stream),
+        (Control::Credit { max: u64::from(u32::MAX) }, stream),
+    ];
+    // What one of each makes due stays due.
+    for round in 0..20_000 {
+        for (frame, stream) in &floods {
+            frame.encode(*stream, &mut end.wire);
+        }
+        let before = BYTES.get();
+        feed(&mut end).unwrap();
+        assert!(round == 0 || BYTES.get() == before, "round {round}");
+    }
+}
+
+#[test]
+fn i7_exchanges_whose_answers_are_never_read_take_what_the_tickets_allow() {
+    const STREAMS: u32 = 1_000;
+    let (mut end, _) = victim();
+    let mut peak = 0;
+    let before = BYTES.get();
+    for index in 2..STREAMS {
+        let stream = StreamId::from_wire(1 << 31 | index);
+        end.wire.extend_from_slice(&header(4 + 1, kind::OPEN, stream));
+        end.wire.extend_from_slice(&[1, 0, 0, 0, b'q']);
+        feed(&mut end).unwrap();
+        end.read_all(b"q");
+        end.channel.send(stream, Bytes::from_static(b"answer"), End::Stream).unwrap();
+        let mut unread = BytesMut::new();
+        end.write_to(&mut unread);
+        drop(unread);
+        peak = peak.max(BYTES.get() - before);
+    }
+    assert!(peak <= STREAMS as usize * 256, "{} bytes an exchange", peak / STREAMS as usize);
+}
+
+#[test]
+fn i12_ten_million_frames_of_one_byte_take_no_memory() {
+    const FRAMES: usize = 10_000_000;
+    const ROUND: usize = 500;
+    let (mut end, stream) = victim();
+    let frame = [&header(1, kind::DATA, stream)[..], b"x"].concat().repeat(ROUND);
+    let mut sent = BytesMut::with_capacity(1 << 16);
+    let mut tracked = 0;
+    let mut before = 0;
+    for round in 0..FRAMES / ROUND {
+        if round == 100 {
+            before = BYTES.get();
+        }
+        end.wire.extend_from_slice(&frame);
+        feed(&mut end).unwrap();
+        end.read_all(b"x");
+        sent.clear();
+        end.write_to(&mut sent);
+        // It reads what it is sent, and acknowledges it.
+        let mut rest = &sent[..];
+        while let Some(header) = Header::decode(rest).unwrap() {
+            tracked += if kind::is_tracked(header.kind) { header.frame_bytes() as u64 } else { 0 };
+            rest = &rest[header.frame_bytes()..];
+        }
+        Control::Ack { rx_pos: tracked, delay_us: 0 }.encode(StreamId::CHANNEL, &mut end.wire);
+    }
+    assert!(BYTES.get() <= before + 64 * 1024, "{} bytes more", BYTES.get() - before);
 }

@@ -153,6 +153,18 @@ fn i5_a_limit_that_repeats_is_fine() {
     victim.feed(control(&repeated, victim.stream)).unwrap();
 }
 
+#[test]
+fn i5_credit_without_bound_wraps_nowhere() {
+    let mut victim = Victim::new();
+    let stream = victim.stream;
+    for max in [u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+        victim.feed(control(&Control::Credit { max }, stream)).unwrap();
+        victim.end.channel.send(stream, vec![1; 100_000].into(), End::Part).unwrap();
+        while victim.end.acknowledged_batch(victim.now).is_some() {}
+    }
+    assert_eq!(victim.end.channel.counters().queued_bytes, 0);
+}
+
 // R-CREDIT-2
 #[test]
 fn i6_data_one_byte_over_the_credit_is_refused() {
@@ -307,6 +319,66 @@ fn i12_tiny_frames_are_bounded_by_their_charge() {
         victim.feed(frame(kind::DATA, 0, stream, b"x")).unwrap();
     }
     victim.refuses(frame(kind::DATA, 0, stream, b"x"), CloseCode::FLOW);
+}
+
+/// A peer that reads and acknowledges nothing, and whose streams have all the credit that there is.
+fn full_ring() -> (Victim, u64) {
+    let mut victim = Victim::new();
+    let stream = victim.stream;
+    victim.feed(control(&Control::Credit { max: u64::MAX }, stream)).unwrap();
+    let piece = Bytes::from(vec![7; 60_000]);
+    loop {
+        let before = victim.end.channel.counters().ring_bytes;
+        while victim.end.channel.has_room(stream).unwrap() {
+            victim.end.channel.send(stream, piece.clone(), End::None).unwrap();
+        }
+        while victim.end.batch(victim.now).is_some() {}
+        let after = victim.end.channel.counters().ring_bytes;
+        if before == after {
+            return (victim, after);
+        }
+    }
+}
+
+// R-ACK-5
+#[test]
+fn j7_a_peer_that_never_acknowledges_holds_its_writers_at_the_cap() {
+    let (mut victim, held) = full_ring();
+    let most = Config::default().ring_bytes + 16 * 1024;
+    assert!(held <= most, "{held}");
+    assert!(victim.end.channel.counters().queued_bytes <= 64 * 1024 + 60_000);
+    for _ in 0..100 {
+        let id = victim.end.open().unwrap();
+        victim.end.channel.send(id, vec![1; 1_000].into(), End::None).unwrap();
+        while victim.end.batch(victim.now).is_some() {}
+    }
+    let counters = victim.end.channel.counters();
+    assert!(counters.ring_bytes <= most + 64 * 1024, "{counters:?}");
+    victim.end.channel.handle_link_lost(victim.now);
+    assert_eq!(victim.end.channel.has_room(victim.stream), Ok(false), "nor without a link");
+}
+
+// R-CREDIT-7, R-ACK-5
+#[test]
+fn i16_with_all_data_stalled_every_frame_without_data_goes_out() {
+    let (mut victim, _) = full_ring();
+    let stream = victim.stream;
+    let half = vec![0; (WINDOW / 2) as usize];
+    for part in half.chunks(16_000) {
+        victim.feed(frame(kind::DATA, 0, stream, part)).unwrap();
+    }
+    victim.end.consume_all(0);
+    victim.feed(control(&Control::Ping { id: 5 }, StreamId::CHANNEL)).unwrap();
+    victim.end.channel.reset(stream, StreamCode(0x111));
+    victim.end.stop(stream, StreamCode(0x112));
+    let batch = victim.end.batch(victim.now).unwrap();
+    let mut kinds = Vec::new();
+    let mut rest = &batch[..];
+    while let Some(header) = Header::decode(rest).unwrap() {
+        kinds.push(header.kind);
+        rest = &rest[header.frame_bytes()..];
+    }
+    assert_eq!(kinds, [kind::PONG, kind::ACK, kind::RESET, kind::STOP]);
 }
 
 // R-ACK-2

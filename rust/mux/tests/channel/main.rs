@@ -9,6 +9,7 @@
 
 mod abuse;
 mod behaviour;
+mod crowd;
 mod flow;
 mod model;
 mod pair;
