@@ -10,6 +10,8 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 5000
+T ?= frame
+SECONDS ?= 20
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
@@ -24,6 +26,11 @@ INSTALLED := $(DEMO)/.installed
 MEASURING := $(DEMO)/.measuring
 SAVED := build/bench/python
 STUB := python/cmgmux/_native.pyi
+
+# What makes libFuzzer see which code an input reaches.
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
 
 RUST_SOURCES := Cargo.toml Cargo.lock $(shell find rust -name target -prune -o \
 	\( -name '*.rs' -o -name Cargo.toml \) -print)
@@ -131,6 +138,32 @@ check: lint test guard-instructions test-dist ## What must pass before a change 
 .PHONY: stubs
 stubs: build/stubs ## Generate the stub of the native module from its binary
 	cp build/stubs/cmgmux/_native.pyi $(STUB)
+
+# libFuzzer comes with a crate and needs a C++ compiler; the corpora in the tree are only read.
+.PHONY: fuzz
+fuzz: ## Fuzz a target for a while; T=frame SECONDS=20
+	@RUSTFLAGS="$(COVERAGE)" cargo build -p cmgmux-fuzz --features libfuzzer --locked \
+		--target "$$(rustc --print host-tuple)" --target-dir target/fuzz
+	@mkdir -p build/fuzz/$(T)
+	FUZZ_TARGET=$(T) target/fuzz/"$$(rustc --print host-tuple)"/debug/cmgmux-fuzz \
+		-max_total_time=$(SECONDS) -max_len=1024 -timeout=10 -artifact_prefix=build/fuzz/$(T)- \
+		-verbosity=0 -print_final_stats=1 build/fuzz/$(T) rust/fuzz/corpus/$(T)
+
+.PHONY: prove-fuzz
+prove-fuzz: ## Fuzz every target; SECONDS=20 for each
+	@for target in $(notdir $(wildcard rust/fuzz/corpus/*)); do \
+		$(MAKE) --no-print-directory fuzz T=$$target; \
+	done
+
+.PHONY: fuzz-corpus
+fuzz-corpus: ## Put what `make fuzz` found new into the corpus of T and take what is superfluous out
+	@rm -rf build/fuzz/corpus
+	@mkdir -p build/fuzz/corpus build/fuzz/$(T)
+	FUZZ_TARGET=$(T) target/fuzz/"$$(rustc --print host-tuple)"/debug/cmgmux-fuzz -merge=1 \
+		-use_counters=0 -max_len=1024 -artifact_prefix=build/fuzz/$(T)- \
+		build/fuzz/corpus rust/fuzz/corpus/$(T) build/fuzz/$(T)
+	@rm -rf rust/fuzz/corpus/$(T)
+	@mv build/fuzz/corpus rust/fuzz/corpus/$(T)
 
 .PHONY: bench
 bench: $(INSTALLED) ## Run the benchmarks on the release build; ARGS are theirs

@@ -20,6 +20,7 @@ OURS = {
     "point": {"mux", "exchange", "net"},
     "load": {"exchange", "net"},
     "sim": {"mux"},
+    "fuzz": {"mux", "exchange"},
     "py": {"exchange", "net", "gateway", "point", "load"},
 }
 """The crates of the workspace that each may depend on."""

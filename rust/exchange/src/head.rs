@@ -9,7 +9,7 @@ mod decode;
 mod error;
 
 use bytes::{BufMut, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 pub use self::decode::decode_trailers;
 pub(crate) use self::decode::{TRAILER_LIMITS, check_complete, field, for_each_trailer, method_of};
@@ -67,7 +67,8 @@ impl RequestHead {
     /// # Errors
     ///
     /// [`HeadError::TooLarge`] or [`HeadError::TooManyFields`] over the limits of a stream,
-    /// [`HeadError::HopByHop`] for a field that must not travel. `out` is unchanged then.
+    /// [`HeadError::HopByHop`] for a field that must not travel, [`HeadError::Repeated`] for one that is
+    /// there more than once and must not be. `out` is unchanged then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), HeadError> {
         encode(out, &self.fields, |out| {
             out.put_slice(self.method.as_str().as_bytes());
@@ -146,6 +147,10 @@ fn encode(
     }
     if let Some((name, _)) = fields.iter().find(|(name, value)| fields::stays_behind(name, value)) {
         return Err(HeadError::HopByHop(name.clone()));
+    }
+    let repeated = |name: &&HeaderName| fields.get_all(*name).iter().nth(1).is_some();
+    if let Some(name) = fields.keys().filter(|name| fields::is_single(name)).find(repeated) {
+        return Err(HeadError::Repeated(name.clone()));
     }
     let start = out.len();
     put_start_line(out);

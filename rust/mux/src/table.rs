@@ -99,14 +99,15 @@ impl Table {
         if index == 0 || index > limit as usize {
             return Err("index out of range");
         }
-        if index >= self.generations.len() {
-            self.generations.resize(index + 1, 0);
-        }
         if self.slot(id.index()).is_some_and(|slot| slot.flags.has(Flags::LIVE)) {
             return Err("index is in use");
         }
-        if generation_of(self.generations[index]) != id.generation() {
+        let entry = self.generations.get(index).copied().unwrap_or(0);
+        if generation_of(entry) != id.generation() {
             return Err("generation is not the next one of its index");
+        }
+        if index >= self.generations.len() {
+            self.generations.resize(index + 1, 0);
         }
         Ok(self.occupy(id, slot))
     }
@@ -175,4 +176,19 @@ fn generation_of(entry: u16) -> u8 {
 
 fn index_of(length: usize) -> u32 {
     u32::try_from(length).expect("indexes are bounded by the stream limit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::StreamKind;
+
+    #[test]
+    fn a_refused_id_takes_no_memory() {
+        let mut table = Table::new(1);
+        let slot = Slot::new(StreamKind::Exchange, 3, 0, 0);
+        assert!(table.insert_chosen(StreamId::new(1, 3, 60_000), slot.clone(), 65_536).is_err());
+        assert_eq!((table.generations.len(), table.pages.len()), (1, 0));
+        assert!(table.insert_chosen(StreamId::new(1, 0, 60_000), slot, 65_536).is_ok());
+    }
 }

@@ -292,6 +292,13 @@ mod tests {
         head.fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let mut out = bytes::BytesMut::new();
         assert_eq!(head.encode(&mut out), Err(HeadError::HopByHop(header::CONNECTION)));
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.fields.append(header::HOST, HeaderValue::from_static("h"));
+        assert_eq!(head.encode(&mut out), Ok(()));
+        out.clear();
+        head.fields.append(header::HOST, HeaderValue::from_static("h"));
+        assert_eq!(head.encode(&mut out), Err(HeadError::Repeated(header::HOST)));
+        assert!(out.is_empty());
     }
 
     #[test]
