@@ -10,9 +10,12 @@
 mod abuse;
 mod behaviour;
 mod crowd;
+mod drains;
+mod floods;
 mod flow;
 mod model;
 mod pair;
 mod resume;
 mod rules;
+mod tables;
 mod turns;

@@ -165,6 +165,11 @@ impl Endpoint {
         Some(batch)
     }
 
+    /// Position up to which it has sent in acknowledged batches.
+    pub(crate) fn tracked_bytes(&self) -> u64 {
+        self.tracked_bytes
+    }
+
     pub(crate) fn open(&mut self) -> Result<StreamId, cmgmux_mux::UsageError> {
         let token = self.app.add();
         let id = self.channel.open(StreamKind::Exchange, token);

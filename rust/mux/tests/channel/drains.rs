@@ -1,0 +1,107 @@
+//! GOAWAY, from a hostile peer and towards one.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cmgmux_mux::frame::{Control, FIN, Header, kind};
+use cmgmux_mux::{CloseCode, End, StreamCode, StreamId};
+
+use crate::abuse::{Victim, control, frame, theirs};
+
+/// The frames that an end has to send, but for OPEN and DATA.
+fn says(victim: &mut Victim) -> Vec<(StreamId, Control)> {
+    let mut frames = Vec::new();
+    while let Some(batch) = victim.end.acknowledged_batch(victim.now) {
+        let mut rest = &batch[..];
+        while let Some(header) = Header::decode(rest).unwrap() {
+            let (frame, behind) = rest.split_at(header.frame_bytes());
+            let control = Control::decode(&header, &frame[8..]).unwrap();
+            if !matches!(control, Control::Ack { .. }) {
+                frames.push((header.stream, control));
+            }
+            rest = behind;
+        }
+    }
+    frames
+}
+
+fn go_away(opens_accepted: u64) -> BytesMut {
+    let go_away = Control::GoAway { opens_accepted, code: 0, grace_ms: 1_000 };
+    control(&go_away, StreamId::CHANNEL)
+}
+
+// R-GOAWAY-4
+#[test]
+fn i17_a_go_away_that_counts_more_than_was_opened_or_than_before_is_refused() {
+    let mut victim = Victim::new();
+    victim.refuses(go_away(1), CloseCode::ACK_RANGE);
+    assert_eq!(victim.end.app.draining, None);
+    for _ in 0..2 {
+        victim.end.open().unwrap();
+    }
+    victim.refuses(go_away(1), CloseCode::ACK_RANGE);
+    while victim.end.batch(victim.now).is_some() {}
+    victim.refuses(go_away(3), CloseCode::ACK_RANGE);
+    for count in [2, 2, 1, 1, 0] {
+        victim.feed(go_away(count)).unwrap();
+    }
+    victim.refuses(go_away(1), CloseCode::ACK_RANGE);
+}
+
+// R-GOAWAY-2, R-GOAWAY-3, R-GOAWAY-4, R-GOAWAY-5
+#[test]
+fn i17_opens_behind_a_go_away_are_refused_once_and_never_counted() {
+    let mut victim = Victim::new();
+    for round in 0..3 {
+        victim.end.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(3 - round));
+        let late = theirs(2 + u32::try_from(round).unwrap(), 0);
+        let mut bytes = frame(kind::OPEN, 0, late, &[1, 0, 0, 0, b'x']);
+        bytes.unsplit(frame(kind::DATA, FIN, late, b"y"));
+        victim.feed(bytes).unwrap();
+        let said = says(&mut victim);
+        let counts: Vec<_> = said
+            .iter()
+            .filter_map(|(_, frame)| match frame {
+                Control::GoAway { opens_accepted, grace_ms, .. } => {
+                    Some((*opens_accepted, *grace_ms))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(counts, [(1, 3_000 - 1_000 * u32::try_from(round).unwrap())]);
+        let refusals = said.iter().filter(|(stream, frame)| {
+            *stream == late && matches!(frame, Control::Reset { code: 2, .. })
+        });
+        assert_eq!(refusals.count(), 1, "{said:?}");
+        assert!(said.iter().all(|(stream, _)| *stream != victim.stream));
+    }
+    assert_eq!(victim.end.app.streams.len(), 1, "nobody saw them");
+}
+
+// R-GOAWAY-1
+#[test]
+fn i17_streams_that_a_go_away_overtakes_never_go_out_and_are_refused_once() {
+    let mut victim = Victim::new();
+    let ids: Vec<_> = (0..4).map(|_| victim.end.open().unwrap()).collect();
+    let channel = &mut victim.end.channel;
+    channel.send(ids[0], Bytes::from_static(b"lost"), End::None).unwrap();
+    channel.send(ids[1], Bytes::from_static(b"lost"), End::Stream).unwrap();
+    channel.reset(ids[2], StreamCode::CANCELLED);
+    victim.end.stop(ids[3], StreamCode::CANCELLED);
+    victim.feed(go_away(0)).unwrap();
+    assert_eq!(says(&mut victim).len(), 0);
+    let refused = Some(StreamCode::REFUSED);
+    let seen: Vec<_> =
+        victim.end.app.streams[1..].iter().map(|s| (s.reset, s.stopped, s.retired)).collect();
+    assert_eq!(
+        seen,
+        [
+            (refused, refused, true),
+            (refused, refused, true),
+            (refused, None, true),
+            (None, refused, true)
+        ]
+    );
+    let counters = victim.end.channel.counters();
+    assert_eq!((counters.live, counters.queued_bytes), (1, 0));
+}

@@ -1,0 +1,198 @@
+//! The table of a channel's states.
+
+use std::time::Duration;
+
+use cmgmux_mux::frame::{Control, Header, kind};
+use cmgmux_mux::{
+    Claim, CloseCode, Config, Expiry, ProtocolError, ResumeCode, Resumed, Side, StreamId,
+    Timestamp, UsageError,
+};
+
+use super::{NOW, OPEN, code, control, frame, table, words};
+use crate::pair::Endpoint;
+
+/// An end with one stream, which has said the OPEN of it and had it acknowledged.
+struct Held {
+    end: Endpoint,
+    now: Timestamp,
+    side: Side,
+}
+
+impl Held {
+    fn with(side: Side, state: &str) -> Self {
+        let mut held = Self { end: Endpoint::new(side, Config::default()), now: NOW, side };
+        held.end.open().unwrap();
+        while held.end.acknowledged_batch(NOW).is_some() {}
+        match state {
+            "Detached" => held.end.channel.handle_link_lost(NOW),
+            "Draining" => {
+                held.end.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(9));
+                while held.end.acknowledged_batch(NOW).is_some() {}
+            }
+            "Drained" => held.takes(&go_away(1)).unwrap(),
+            _ => {}
+        }
+        held.end.app.draining = None;
+        held
+    }
+
+    fn takes(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        self.end.wire.extend_from_slice(bytes);
+        let result = self.end.deliver(self.now, usize::MAX);
+        self.end.lose_wire();
+        result
+    }
+
+    /// The names of the frames that it sends.
+    fn says(&mut self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        while let Some(batch) = self.end.batch(self.now) {
+            let mut rest = &batch[..];
+            while let Some(header) = Header::decode(rest).unwrap() {
+                rest = &rest[header.frame_bytes()..];
+                names.push(kind::name(header.kind));
+            }
+        }
+        names
+    }
+
+    fn waits(&mut self, time: Duration) -> Option<Expiry> {
+        self.now = self.now.after(time);
+        self.end.channel.handle_timeout(self.now)
+    }
+
+    /// A stream of the peer's.
+    fn theirs(&self, index: u32) -> StreamId {
+        StreamId::from_wire(u32::from(self.side == Side::ConnectionPoint) << 31 | index)
+    }
+}
+
+fn go_away(opens_accepted: u64) -> Vec<u8> {
+    let go_away = Control::GoAway { opens_accepted, code: 0, grace_ms: 1 };
+    control(&go_away, StreamId::CHANNEL)
+}
+
+/// Carries out an event of the channel's table, and says in words what it did.
+fn carry_out_on_channel(held: &mut Held, event: &str) -> Vec<String> {
+    let mut did: Vec<String> = Vec::new();
+    let (channel, was_attached) = (StreamId::CHANNEL, held.end.channel.is_attached());
+    let sent = held.end.tracked_bytes();
+    let mut refused = |result: Result<(), ProtocolError>| {
+        if let Err(error) = result {
+            did.push(code(&error));
+        }
+    };
+    match event {
+        "application opens a stream" => match held.end.open() {
+            Ok(_) => {}
+            Err(UsageError::Detached | UsageError::Draining) => did.push("refused".to_owned()),
+            Err(other) => panic!("{other}"),
+        },
+        "application drains" => held.end.channel.go_away(CloseCode::SHUTDOWN, Duration::ZERO),
+        "OPEN arrives" => {
+            let open = frame(kind::OPEN, 0, held.theirs(1), &OPEN);
+            refused(held.takes(&open));
+        }
+        "PING arrives" => refused(held.takes(&control(&Control::Ping { id: 1 }, channel))),
+        "ACK of what was sent arrives" => {
+            let ack = Control::Ack { rx_pos: sent, delay_us: 0 };
+            refused(held.takes(&control(&ack, channel)));
+        }
+        "ACK of more arrives" => {
+            let ack = Control::Ack { rx_pos: sent + 1, delay_us: 0 };
+            refused(held.takes(&control(&ack, channel)));
+        }
+        "TICKETS arrive" => {
+            refused(held.takes(&control(&Control::Tickets { max_opens: 70_000 }, channel)));
+        }
+        "GOAWAY arrives, `opens_accepted` possible" => refused(held.takes(&go_away(1))),
+        "GOAWAY arrives, `opens_accepted` too high" => refused(held.takes(&go_away(2))),
+        "CLOSE arrives" => {
+            let close = Control::Close { code: 0, text: String::new() };
+            refused(held.takes(&control(&close, channel)));
+        }
+        "link is lost" => held.end.channel.handle_link_lost(held.now),
+        "15 s pass in silence" => {
+            if held.waits(Duration::from_secs(15)).is_some() {
+                did.push("over".to_owned());
+            }
+        }
+        "60 s pass without a link" => {
+            if held.waits(Duration::from_secs(60)) == Some(Expiry::Channel) {
+                did.push("over".to_owned());
+            }
+        }
+        claim if claim.starts_with("claim") => {
+            let Claim { epoch, rx_pos, tx_first } = match claim {
+                "claim of a later epoch" => Claim { epoch: 1, rx_pos: sent, tx_first: 0 },
+                "claim of an epoch that was" => Claim { epoch: 0, rx_pos: sent, tx_first: 0 },
+                "claim of what never was" => Claim { epoch: 1, rx_pos: 1 << 40, tx_first: 0 },
+                other => panic!("the test does not know the event {other:?}"),
+            };
+            match held.end.channel.handle_claim(held.now, &Claim { epoch, rx_pos, tx_first }) {
+                Ok(resumed) => did.push(format!("{:?}", resumed.code)),
+                Err(error) => refused(Err(error)),
+            }
+        }
+        answer if answer.starts_with("answer") => {
+            let claim = held.end.channel.claim();
+            let (epoch, rx_pos) = match answer {
+                "answer to the latest claim" => (claim.epoch, sent),
+                "answer to another claim" => (claim.epoch - 1, sent),
+                "answer with a position that never was" => (claim.epoch, 1 << 40),
+                other => panic!("the test does not know the event {other:?}"),
+            };
+            let tx_start = claim.rx_pos;
+            let resumed = Resumed { code: ResumeCode::ACCEPTED, epoch, rx_pos, tx_start };
+            match held.end.channel.handle_resumed(held.now, &resumed) {
+                Ok(true) => did.push("ACCEPTED".to_owned()),
+                Ok(false) => {}
+                Err(error) => refused(Err(error)),
+            }
+        }
+        other => panic!("the test does not know the event {other:?}"),
+    }
+    let app = &held.end.app;
+    if app.draining.is_some() || app.tickets > 0 || app.closed.is_some() || !app.accepted.is_empty()
+    {
+        did.push("application told".to_owned());
+    }
+    did.extend(held.says().into_iter().filter(|name| *name != "ACK").map(str::to_owned));
+    match (was_attached, held.end.channel.is_attached()) {
+        (true, false) => did.push("Detached".to_owned()),
+        (false, true) => did.push("Attached".to_owned()),
+        _ => {}
+    }
+    if held.end.app.draining.is_some() {
+        did.push("Drained".to_owned());
+    }
+    if did.is_empty() {
+        did.push("nothing".to_owned());
+    }
+    did
+}
+
+// R-GOAWAY-1, R-GOAWAY-2, R-ACK-2, R-RESUME-3, R-RESUME-9, R-RESUME-10, R-RESUME-12, R-RESUME-13
+#[test]
+fn i18_every_pair_of_a_channel_s_state_and_an_event_has_its_written_result() {
+    let mut tried = 0;
+    for (event, row) in table("The channel", "event") {
+        let sides = match event {
+            event if event.starts_with("claim") => &[Side::Instance][..],
+            event if event.starts_with("answer") => &[Side::ConnectionPoint],
+            _ => &[Side::Instance, Side::ConnectionPoint],
+        };
+        for (state, cell) in row.into_iter().filter(|(_, cell)| !cell.is_empty()) {
+            for side in sides {
+                let mut held = Held::with(*side, state);
+                let mut did = carry_out_on_channel(&mut held, event);
+                let mut written: Vec<String> = words(cell).into_iter().map(str::to_owned).collect();
+                did.sort();
+                written.sort();
+                assert_eq!(did, written, "{event} at {side:?} in {state}");
+                tried += 1;
+            }
+        }
+    }
+    assert_eq!(tried, 106);
+}
