@@ -20,6 +20,10 @@ pub(crate) enum Cut {
     Rst,
     /// Nothing passes any more, and neither end is told.
     Freeze,
+    /// A bit of the next byte is another one, and all else passes.
+    Flip,
+    /// The next byte is missing, and all else passes.
+    Drop,
 }
 
 /// Passes connections on to one address, for as long as the test runs.
@@ -78,6 +82,7 @@ impl Relay {
                     Cut::Fin => drop(socket.shutdown(Shutdown::Both)),
                     Cut::Rst => SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap(),
                     Cut::Freeze => std::mem::forget(socket),
+                    Cut::Flip | Cut::Drop => unreachable!("what is damaged is not cut"),
                 }
             }
         }
@@ -98,7 +103,7 @@ impl Relay {
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let fuse = self.state.fuse.take();
             let (passed, cut) = match fuse {
-                Some((left, cut)) if left <= length => (left, Some(cut)),
+                Some((left, cut)) if left < length => (left, Some(cut)),
                 Some((left, cut)) => {
                     self.state.fuse.set(Some((left - length, cut)));
                     (length, None)
@@ -108,8 +113,20 @@ impl Relay {
             if to.write_all(&buffer[..passed]).await.is_err() {
                 return;
             }
-            if let Some(cut) = cut {
-                self.cut(cut);
+            let rest = match cut {
+                Some(Cut::Flip) => {
+                    buffer[passed] ^= 0x10;
+                    &buffer[passed..length]
+                }
+                Some(Cut::Drop) => &buffer[passed + 1..length],
+                Some(cut) => {
+                    self.cut(cut);
+                    &[]
+                }
+                None => &[],
+            };
+            if to.write_all(rest).await.is_err() {
+                return;
             }
         }
         let _ = to.shutdown().await;

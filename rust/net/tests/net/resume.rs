@@ -16,7 +16,9 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::relay::{Cut, Relay};
-use crate::world::{DEADLINE, Pki, accept_all, listener, pattern, read_all, run, run_within};
+use crate::world::{
+    DEADLINE, Lapse, Pki, accept_all, listener, pattern, read_all, run, run_within,
+};
 
 /// Both ends of a channel, and the way between them; the instance accepts every proven link.
 struct World {
@@ -171,6 +173,51 @@ fn j12_a_link_that_falls_silent_is_found_and_replaced() {
     });
 }
 
+#[test]
+fn j15_bytes_changed_or_missing_below_tls_end_the_link_and_reach_nobody() {
+    run(async {
+        let world = World::new("damaged").await;
+        world.keep();
+        world.serve_echoes();
+        world.echo(1_000, 0).await;
+        let mut damaged = 0;
+        for cut in [Cut::Flip, Cut::Drop] {
+            // In the header of a record, in its body, and deep in the flow.
+            for offset in [0, 3, 7, 1_000, 40_000, 333_333] {
+                world.relay.cut_after(offset, cut);
+                while !world.relay.is_cut() {
+                    world.echo(100_000, 7).await;
+                }
+                damaged += 1;
+                world.echo(1_000, 8).await;
+            }
+        }
+        let resumes = world.point.stats().resumes;
+        assert!(resumes >= damaged, "{resumes} resumes, {damaged} links damaged");
+    });
+}
+
+#[test]
+fn j10_a_certificate_that_has_expired_or_lost_its_ca_since_does_not_resume_its_channel() {
+    run(async {
+        let world = World::new("expired").await;
+        world.serve_echoes();
+        world.echo(1_000, 1).await;
+        for (number, lapse) in [Lapse::Expired, Lapse::Distrusted].into_iter().enumerate() {
+            world.relay.cut(Cut::Fin);
+            world.point.needs_link().await;
+            world.pki.lapse(Some(lapse));
+            let refused = world.resume().await;
+            assert!(matches!(refused, Err(HandshakeError::Tls(_))), "{lapse:?}: {refused:?}");
+            assert!(world.point.outage().is_some() && world.instance.outage().is_some());
+            world.pki.lapse(None);
+            world.resume().await.unwrap();
+            world.wait_resumed(number as u64 + 1).await;
+            world.echo(1_000, 2).await;
+        }
+    });
+}
+
 // R-RESUME-4, R-RESUME-7
 #[test]
 fn a_channel_moves_under_load_while_its_link_lives() {
@@ -233,7 +280,7 @@ fn j9_an_instance_that_lacks_the_channel_says_so_and_it_ends_at_once() {
 }
 
 #[test]
-fn j4_a_channel_that_ends_without_a_link_ends_at_once() {
+fn a_channel_that_ends_without_a_link_ends_at_once() {
     run(async {
         let world = World::new("closed").await;
         world.relay.cut(Cut::Rst);

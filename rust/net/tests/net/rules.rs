@@ -208,7 +208,7 @@ fn proof(resume: &Resume, secret: &Secret, link: &client::TlsStream<TcpStream>) 
 
 const FIRST: Claim = Claim { epoch: 1, rx_pos: 0, tx_first: 0 };
 
-// R-RESUME-11, R-RESUME-15
+// J4: the other connection point. R-RESUME-11, R-RESUME-15
 #[test]
 fn j3_a_resume_with_anything_changed_is_refused_and_disturbs_nothing() {
     run(async {

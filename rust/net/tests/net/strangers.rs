@@ -149,6 +149,42 @@ fn i1_foreign_bytes_in_tls_are_refused_with_their_code() {
     });
 }
 
+/// The usual HELLO with another version, and with a value of a later one behind it if wanted.
+fn hello_of(version: u16, has_unknown: bool) -> Vec<u8> {
+    let mut hello = hello();
+    let at = hello.windows(3).position(|bytes| bytes == [1, 2, 0]).unwrap() + 3;
+    hello[at..at + 2].copy_from_slice(&version.to_le_bytes());
+    if has_unknown {
+        hello.extend([0xee, 3, 0, b'n', b'e', b'w']);
+        hello[0] += 6;
+    }
+    hello
+}
+
+// R-HELLO-4, R-HELLO-5
+#[test]
+fn i20_another_version_is_refused_and_an_unknown_value_is_not() {
+    run(async {
+        let pki = Pki::new("versions");
+        for version in [0, 2, u16::MAX] {
+            let (refused, said) = meet(&pki, async |address| {
+                let mut link = dial(address, pki.dialer("point")).await;
+                link.write_all(&hello_of(version, true)).await.unwrap();
+                last_word(&mut link).await
+            })
+            .await;
+            assert_eq!(said, CloseCode::VERSION, "{version}: {refused:?}");
+        }
+        let (accepted, _link) = meet(&pki, async |address| {
+            let mut link = dial(address, pki.dialer("point")).await;
+            link.write_all(&hello_of(1, true)).await.unwrap();
+            link
+        })
+        .await;
+        assert!(matches!(accepted, Ok(Arrival::Hello(_))), "{accepted:?}");
+    });
+}
+
 #[test]
 fn i1_a_certificate_alone_keeps_no_link_open() {
     run(async {

@@ -1,5 +1,6 @@
 //! Certificates, and the two ends of a channel over real TLS.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,7 +17,9 @@ use cmgmux_net::{
     Arrival, Channel, Established, HandshakeError, Hello, Id, Ledger, Limits, RecvStream,
     ResumeCode, StreamError, greet,
 };
-use rustls::ClientConfig;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
@@ -28,13 +31,34 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Certificates of one test, in a folder of its own.
 pub(crate) struct Pki {
     folder: PathBuf,
+    lapse: Cell<Option<Lapse>>,
+}
+
+/// Why the connection points' certificates are not accepted any more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lapse {
+    /// A hundred days have passed.
+    Expired,
+    /// Another CA is trusted instead of theirs.
+    Distrusted,
+}
+
+/// A clock that is a hundred days fast.
+#[derive(Debug)]
+struct Fast;
+
+impl TimeProvider for Fast {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = DefaultTimeProvider.current_time()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 100 * 86_400)))
+    }
 }
 
 impl Pki {
     pub(crate) fn new(test: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("cmgmux-net-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let pki = Self { folder };
+        let pki = Self { folder, lapse: Cell::new(None) };
         let gateway = Authority::create("gateway", 30).unwrap();
         let site = Authority::create("site", 30).unwrap();
         let stranger = Authority::create("stranger", 30).unwrap();
@@ -75,8 +99,15 @@ impl Pki {
         Credentials::load(certificate, key).unwrap()
     }
 
+    /// Has the instance accept the connection points' certificates no more, or again.
+    pub(crate) fn lapse(&self, lapse: Option<Lapse>) {
+        self.lapse.set(lapse);
+    }
+
     pub(crate) fn trust(&self) -> Trust {
-        let ca = self.folder.join("site-ca.pem");
+        let is_distrusted = matches!(self.lapse.get(), Some(Lapse::Distrusted));
+        let name = if is_distrusted { "stranger-ca.pem" } else { "site-ca.pem" };
+        let ca = self.folder.join(name);
         Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }]).unwrap()
     }
 
@@ -128,7 +159,11 @@ pub(crate) async fn arrival(
     let (socket, _) = listener.accept().await.unwrap();
     let trust = pki.trust();
     let tls = channel_acceptor(&pki.credentials("server"), &trust);
-    Arrival::receive(socket, tls, &trust).await
+    let mut tls = ServerConfig::clone(&tls);
+    if matches!(pki.lapse.get(), Some(Lapse::Expired)) {
+        tls.time_provider = Arc::new(Fast);
+    }
+    Arrival::receive(socket, Arc::new(tls), &trust).await
 }
 
 /// Accepts one channel after the other and gives them; every proven link of the latest one is its own.
