@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
+#[path = "counting/allocator.rs"]
 mod counting;
 
 use std::time::Duration;

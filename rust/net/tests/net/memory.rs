@@ -1,7 +1,7 @@
 //! What messages and streams take of the heap, as the allocator sees it on the test's thread, which
 //! both ends of the channel run on.
 
-#[path = "../../../mux/tests/counting/mod.rs"]
+#[path = "../../../mux/tests/counting/allocator.rs"]
 mod counting;
 
 use bytes::Bytes;
