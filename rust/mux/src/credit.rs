@@ -137,7 +137,20 @@ mod tests {
         let error = receive(&mut slot, id(), WINDOW + 1, Timestamp::ZERO).unwrap_err();
         assert_eq!(error, ProtocolError::CreditExceeded { stream: id(), excess_bytes: 1 });
         assert_eq!((slot.rx_off, slot.rx_left), (0, WINDOW));
-        receive(&mut slot, id(), WINDOW, Timestamp::ZERO).unwrap();
+        receive(&mut slot, id(), WINDOW - 3, Timestamp::ZERO).unwrap();
+        let error = receive(&mut slot, id(), 10, Timestamp::ZERO).unwrap_err();
+        assert_eq!(error, ProtocolError::CreditExceeded { stream: id(), excess_bytes: 7 });
+        receive(&mut slot, id(), 3, Timestamp::ZERO).unwrap();
+    }
+
+    #[test]
+    fn the_time_of_a_window_begins_with_its_first_byte_and_not_with_a_later_one() {
+        let (mut slow, mut now) = (slot(), Timestamp::ZERO.after(6 * QUIET));
+        assert_eq!(turn(&mut slot(), &mut now, RTT), 2 * WINDOW);
+        receive(&mut slow, id(), 1, now).unwrap();
+        slow.rx_unread = 1;
+        now = now.after(2 * RTT);
+        assert_eq!(turn(&mut slow, &mut now, Duration::ZERO), WINDOW - 1);
     }
 
     #[test]
