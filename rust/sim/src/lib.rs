@@ -1,7 +1,8 @@
 //! The channel protocol under faults; development only.
 //!
 //! [`handshake`] walks through every order in which two ends can lose a link and move to another.
-//! [`run`](run::run) plays long conversations over bad links in virtual time, each drawn from a seed.
+//! [`run`](run::run) plays long conversations over bad links in virtual time, each drawn from a seed;
+//! [`cuts`] plays one and cuts its links at every byte.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -11,6 +12,7 @@
 )]
 
 mod audit;
+pub mod cuts;
 pub mod handshake;
 pub mod plan;
 mod report;

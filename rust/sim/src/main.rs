@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use cmgmux_mux::Side;
 use cmgmux_sim::handshake::{self, Size};
 use cmgmux_sim::plan::Plan;
-use cmgmux_sim::{Report, run};
+use cmgmux_sim::{Report, cuts, run};
 
 const USAGE: &str = "\
 usage: cmgmux-sim handshake small|large
+       cmgmux-sim cuts                  cuts the links of one conversation at every byte
        cmgmux-sim seeds COUNT [FIRST]   runs COUNT seeds from FIRST on, 0 if it is not given
        cmgmux-sim seed SEED             runs one seed and prints what happens
        cmgmux-sim plan FILE             runs a plan, such as a failing seed prints";
@@ -21,6 +22,7 @@ fn main() -> io::Result<ExitCode> {
     match arguments[..] {
         ["handshake", "small"] => check_handshake(Size::small),
         ["handshake", "large"] => check_handshake(Size::large),
+        ["cuts"] => check_cuts(),
         ["seeds", count] => check_seeds(number(count)?, 0),
         ["seeds", count, first] => check_seeds(number(count)?, number(first)?),
         ["seed", seed] => replay(&Plan::draw(number(seed)?)),
@@ -37,6 +39,12 @@ fn check_handshake(size: impl Fn(Side) -> Size) -> io::Result<ExitCode> {
         let report = handshake::check(size(opener));
         writeln!(io::stdout(), "{opener:?} opens: {report}")?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_cuts() -> io::Result<ExitCode> {
+    let (cuts, report) = cuts::check().map_err(io::Error::other)?;
+    writeln!(io::stdout(), "{cuts} cuts; {report}")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,7 +9,7 @@ mod openings;
 mod watch;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use cmgmux_mux::{Claim, Timestamp};
 use fastrand::Rng;
@@ -67,7 +67,7 @@ pub(crate) struct World<'a> {
     dials: bool,
     no_link_until: Timestamp,
     /// Cuts of links that have not been made yet.
-    cuts: Vec<[u32; 2]>,
+    cuts: VecDeque<[u32; 2]>,
     /// Claims made, with their channels.
     claims: Vec<(usize, Claim)>,
     book: Book,
@@ -115,7 +115,7 @@ impl<'a> World<'a> {
             dialled: None,
             dials: false,
             no_link_until: Timestamp::ZERO,
-            cuts: Vec::new(),
+            cuts: VecDeque::new(),
             claims: Vec::new(),
             book: Book::new(plan),
             audits: Vec::new(),

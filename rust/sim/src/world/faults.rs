@@ -18,7 +18,7 @@ impl World<'_> {
         let fault = self.plan.faults[number].kind.clone();
         self.tell(|| format!("{fault:?}"));
         match fault {
-            Kind::Cut { next: true, bytes } => self.cuts.push(bytes),
+            Kind::Cut { next: true, bytes } => self.cuts.push_back(bytes),
             Kind::Cut { next: false, bytes } => self.cut_present(bytes),
             Kind::Freeze { to, ms } => {
                 let until = self.in_us(u64::from(ms) * 1_000);

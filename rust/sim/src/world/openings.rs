@@ -88,7 +88,7 @@ impl World<'_> {
     pub(super) fn new_link(&mut self) -> usize {
         let number = self.links.len();
         self.links.push(Link::new(self.plan.seed ^ (number as u64 + 1) << 32));
-        if let Some(cuts) = self.cuts.pop() {
+        if let Some(cuts) = self.cuts.pop_front() {
             for side in SIDES {
                 if let Some(at) = self.links[number].cut(self.now, side, cuts[side] as usize) {
                     self.schedule_arrivals(number, side, &[at]);
