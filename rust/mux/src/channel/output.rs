@@ -33,9 +33,10 @@ impl Channel {
         if let Some((code, text)) = self.close.take() {
             let close = Control::Close { code: code.0, text };
             close.encode(StreamId::CHANNEL, &mut self.untracked);
+            self.is_closed = true;
             return true;
         }
-        if !self.links.is_attached() {
+        if self.is_closed || !self.links.is_attached() {
             return false;
         }
         if let Some(id) = self.pong.take() {
@@ -68,7 +69,9 @@ impl Channel {
     /// The batch to be written, in order.
     pub fn output(&self) -> impl Iterator<Item = &[u8]> {
         let untracked = (!self.untracked.is_empty()).then_some(&self.untracked[..]);
-        untracked.into_iter().chain(self.ring.unwritten())
+        // Behind a move to a new link the ring has something to write even now.
+        let tracked = (!self.is_closed).then(|| self.ring.unwritten());
+        untracked.into_iter().chain(tracked.into_iter().flatten())
     }
 
     /// All of [`output`](Self::output) has been handed to the link.
@@ -76,6 +79,9 @@ impl Channel {
         self.counters.batches_sent += 1;
         self.counters.bytes_sent += self.output().map(|piece| piece.len() as u64).sum::<u64>();
         self.untracked.clear();
+        if self.is_closed {
+            return;
+        }
         self.ring.mark_written();
         if self.ring.sent() > self.ring.acked() {
             self.liveness.handle_sent(now);

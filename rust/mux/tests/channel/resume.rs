@@ -315,3 +315,18 @@ fn an_idle_channel_moves_without_a_byte_of_replay() {
     assert_eq!(pair.point.batch(pair.now), None);
     assert_eq!(pair.instance.batch(pair.now), None);
 }
+
+// R-CLOSE-1
+#[test]
+fn a_close_in_the_middle_of_a_replay_stands_alone_and_nothing_follows_it() {
+    let mut pair = Pair::new(&Config::default());
+    let id = pair.instance.open().unwrap();
+    pair.instance.channel.send(id, numbered(50_000), End::None).unwrap();
+    while pair.instance.batch(pair.now).is_some() {}
+    pair.cut();
+    pair.resume();
+    assert_eq!(kinds(&pair.instance.batch(pair.now).unwrap()), [kind::OPEN]);
+    pair.instance.channel.close(CloseCode::SHUTDOWN, "enough");
+    assert_eq!(kinds(&pair.instance.batch(pair.now).unwrap()), [kind::CLOSE]);
+    assert_eq!(pair.instance.batch(pair.now), None);
+}
