@@ -87,6 +87,12 @@ impl Audit {
         (to.told, to.applied)
     }
 
+    /// Position that the peer of `side` has acknowledged, and whether more has been written.
+    pub(crate) fn in_flight(&mut self, side: Side) -> (u64, bool) {
+        let (_, from) = self.directions(side);
+        (from.freed, from.written > from.freed)
+    }
+
     /// Whether everything that was written has been applied and acknowledged.
     pub(crate) fn is_settled(&self) -> bool {
         [&self.to_point, &self.to_instance].iter().all(|direction| {

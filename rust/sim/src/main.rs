@@ -11,7 +11,9 @@ use cmgmux_sim::{Report, cuts, run};
 const USAGE: &str = "\
 usage: cmgmux-sim handshake small|large
        cmgmux-sim cuts                  cuts the links of one conversation at every byte
-       cmgmux-sim seeds COUNT [FIRST]   runs COUNT seeds from FIRST on, 0 if it is not given
+       cmgmux-sim seeds COUNT [--from SEED]
+                                        runs seeds, and makes one that fails smaller
+       cmgmux-sim first COUNT           runs seeds, and says which one fails first
        cmgmux-sim seed SEED             runs one seed and prints what happens
        cmgmux-sim plan FILE             runs a plan, such as a failing seed prints";
 
@@ -23,8 +25,9 @@ fn main() -> io::Result<ExitCode> {
         ["handshake", "small"] => check_handshake(Size::small),
         ["handshake", "large"] => check_handshake(Size::large),
         ["cuts"] => check_cuts(),
-        ["seeds", count] => check_seeds(number(count)?, 0),
-        ["seeds", count, first] => check_seeds(number(count)?, number(first)?),
+        ["seeds", count] => check_seeds(number(count)?, 0, true),
+        ["seeds", count, "--from", first] => check_seeds(number(count)?, number(first)?, true),
+        ["first", count] => check_seeds(number(count)?, 0, false),
         ["seed", seed] => replay(&Plan::draw(number(seed)?)),
         ["plan", file] => replay(&serde_json::from_slice(&std::fs::read(file)?)?),
         _ => {
@@ -48,17 +51,21 @@ fn check_cuts() -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn check_seeds(count: u64, first: u64) -> io::Result<ExitCode> {
+/// Runs seeds until one fails, and makes the plan of that one smaller if that is wanted.
+fn check_seeds(count: u64, first: u64, minimises: bool) -> io::Result<ExitCode> {
     let mut total = Report::default();
     for seed in first..first + count {
         let plan = Plan::draw(seed);
         match run::run(&plan) {
             Ok(report) => total += report,
             Err(why) => {
-                let small = run::minimise(&plan);
-                let also = run::run(&small).err().unwrap_or_default();
-                writeln!(io::stdout(), "{}", serde_json::to_string(&small)?)?;
-                writeln!(io::stdout(), "seed {seed} fails: {why}\nthe plan above fails: {also}")?;
+                writeln!(io::stdout(), "seed {seed} fails: {why}")?;
+                if minimises {
+                    let small = run::minimise(&plan);
+                    let why = run::run(&small).err().unwrap_or_default();
+                    writeln!(io::stdout(), "this smaller plan fails: {why}")?;
+                    writeln!(io::stdout(), "{}", serde_json::to_string(&small)?)?;
+                }
                 return Ok(ExitCode::FAILURE);
             }
         }

@@ -30,6 +30,7 @@ impl World<'_> {
         while let Some(stream) = self.processes[side].waiting.front().copied() {
             let Some(live) = &mut self.processes[side].live else { return };
             let Ok(id) = live.channel.open(kind_of(stream), Token(stream as u32)) else { return };
+            assert!(live.link.is_some(), "stream {stream} is opened without a link");
             let number = live.number;
             self.processes[side].waiting.pop_front();
             self.book.parties[stream][side].id = Some(id);

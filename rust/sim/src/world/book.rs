@@ -206,6 +206,7 @@ impl Application for View<'_> {
         let stream = *self.book.ids.get(&key).expect("a stream that was opened");
         assert_eq!(kind, kind_of(stream), "kind of stream {stream}");
         assert_ne!(self.plan.streams[stream].opener, self.side, "opened by its own end");
+        assert!(!self.book.sides[self.side].is_draining, "stream {stream} is seen behind GOAWAY");
         let token = Token(stream as u32);
         let party = self.party(token);
         assert_eq!(party.id.replace(id), None, "stream {stream} is opened twice");

@@ -43,6 +43,8 @@ pub(super) struct Live {
     pub(super) heard_at: Timestamp,
     /// What had been applied at the last look, which is to be acknowledged by the next one.
     pub(super) applied: u64,
+    /// What the peer had acknowledged at the last look, and since when it was no more.
+    pub(super) acked: (u64, Timestamp),
     pub(super) drain_until: Option<Timestamp>,
     pub(super) is_closing: bool,
 }
@@ -113,6 +115,7 @@ impl World<'_> {
             Some(Expiry::Link | Expiry::Frame) => {
                 assert!(live.link.is_some(), "a link that is not there is silent");
                 self.report.silent += 1;
+                self.check_silence(side);
                 self.lose_link(side);
             }
             Some(Expiry::Channel) => {
@@ -133,7 +136,12 @@ impl World<'_> {
         for _ in 0..MAX_BATCHES {
             let Self { processes, book, plan, now, audits, links, net, .. } = self;
             let Some(live) = &mut processes[side].live else { return false };
-            let Some(number) = live.link else { return false };
+            let Some(number) = live.link else {
+                let mut view = View { book, plan, side };
+                let is_silent = !live.channel.poll_output(*now, &mut view);
+                assert!(is_silent, "{:?} encodes without a link", NAMES[side]);
+                return false;
+            };
             let room = links[number].room(peer, net);
             if room > 0 && !live.output.is_empty() {
                 let piece = live.output.split_to(room.min(live.output.len())).freeze();

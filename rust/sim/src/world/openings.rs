@@ -29,6 +29,7 @@ impl World<'_> {
             lost_at: self.now,
             heard_at: self.now,
             applied: 0,
+            acked: (0, self.now),
             drain_until: None,
             is_closing: false,
         });
@@ -229,6 +230,7 @@ impl World<'_> {
         live.output.clear();
         live.heard_at = now;
         live.applied = 0;
+        live.acked = (0, now);
         self.links[link].roles[side] = Role::Attached;
         if let Some(old) = old {
             self.leave(old, side);

@@ -10,6 +10,8 @@ use super::{Event, POINT, SIDES, World};
 const WATCH_US: u64 = 1_000_000;
 /// Longest time that a stream may stand still once the faults are over.
 const PROGRESS_US: u64 = 10_000_000;
+/// Delay of links on which no probe can take too long.
+const QUICK_US: u32 = 50_000;
 /// Longest time in which everything has to end.
 const DRAIN_US: u64 = 600_000_000;
 /// Ring bytes beyond its limit: frames without data, and the batch that reached it.
@@ -65,6 +67,13 @@ impl World<'_> {
         let silence = now.since(live.heard_at.max(process.paused_until));
         let most = Duration::from_secs(20) + 8 * rtt;
         assert!(silence <= most, "{name:?} keeps a link that is silent for {silence:?}");
+        let (acked, is_waiting) = self.audits[live.number].in_flight(name);
+        if acked != live.acked.0 || !is_waiting {
+            live.acked = (acked, now);
+        }
+        let waited = now.since(live.acked.1.max(process.paused_until));
+        let most = Duration::from_secs(6) + 8 * rtt;
+        assert!(waited <= most, "{name:?} keeps a link that acknowledges nothing for {waited:?}");
         let (told, applied) = self.audits[live.number].acknowledged(name);
         let is_blocked = !live.output.is_empty();
         assert!(
@@ -73,6 +82,16 @@ impl World<'_> {
             live.applied
         );
         live.applied = if is_blocked { 0 } else { applied };
+    }
+
+    /// A link counts as silent: something must have happened to it.
+    pub(super) fn check_silence(&self, side: usize) {
+        let healed_us = u64::from(self.plan.heal_ms) * 1_000;
+        let is_well = self.now.as_micros() > healed_us + PROGRESS_US;
+        let net = &self.plan.net;
+        let is_quick = net.delay_us <= QUICK_US && net.late_per_mille == 0;
+        let is_at_fault = is_well || is_quick && self.plan.faults.is_empty();
+        assert!(!is_at_fault, "{:?} gives up a link that is well", NAMES[side]);
     }
 
     fn check_progress(&mut self) {
