@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use cmgmux_mux::frame::{Header, kind};
+use bytes::{Bytes, BytesMut};
+use cmgmux_mux::frame::{Control, Header, kind};
 use cmgmux_mux::{
     Claim, CloseCode, Config, End, Expiry, ProtocolError, ResumeCode, Resumed, StreamCode,
-    UsageError,
+    StreamId, UsageError,
 };
 
 use crate::pair::Pair;
@@ -87,6 +87,54 @@ fn j2_a_hundred_cuts_during_the_resume_lose_nothing() {
     }
     assert_complete(&mut pair, &request, &answer, "after a hundred cuts");
     assert_eq!(pair.point.channel.counters().resumes, 100);
+}
+
+#[test]
+fn whether_there_is_a_link_and_how_much_was_sent_again_can_be_asked() {
+    let (mut pair, request, answer) = conversation();
+    let mut again = [0; 2];
+    for _ in 0..3 {
+        assert!(pair.point.channel.is_attached() && pair.instance.channel.is_attached());
+        pair.cut();
+        assert!(!pair.point.channel.is_attached() && !pair.instance.channel.is_attached());
+        pair.resume();
+        for (end, again) in [&pair.point, &pair.instance].into_iter().zip(&mut again) {
+            let counters = end.channel.counters();
+            assert!(counters.ring_bytes > 0);
+            *again += counters.ring_bytes;
+            assert_eq!(counters.replayed_bytes, *again);
+        }
+    }
+    assert_complete(&mut pair, &request, &answer, "after three cuts");
+}
+
+// R-RESUME-14
+#[test]
+fn what_was_to_be_said_on_the_old_link_alone_is_not_said_on_the_new_one() {
+    let (mut pair, request, answer) = conversation();
+    let ping = |pair: &mut Pair| {
+        let mut frame = BytesMut::new();
+        Control::Ping { id: 7 }.encode(StreamId::CHANNEL, &mut frame);
+        pair.point.wire = frame.to_vec();
+        pair.point.deliver(pair.now, usize::MAX).unwrap();
+    };
+    pair.cut();
+    pair.resume();
+    ping(&mut pair);
+    pair.cut();
+    pair.resume();
+    let batch = pair.point.batch(pair.now).unwrap();
+    assert!(!kinds(&batch).contains(&kind::PONG));
+    pair.instance.wire.extend(batch);
+    // An answer that was encoded, and could not be written.
+    ping(&mut pair);
+    assert!(pair.point.channel.poll_output(pair.now, &mut pair.point.app));
+    pair.cut();
+    pair.resume();
+    let batch = pair.point.batch(pair.now).unwrap();
+    assert!(!kinds(&batch).contains(&kind::PONG));
+    pair.instance.wire.extend(batch);
+    assert_complete(&mut pair, &request, &answer, "after a PING on a link that died");
 }
 
 // R-RESUME-4, R-RESUME-5, R-RESUME-7
