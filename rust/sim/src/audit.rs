@@ -13,6 +13,8 @@ const OPEN_PREFIX: u32 = 4;
 pub(crate) struct Audit {
     to_point: Direction,
     to_instance: Direction,
+    /// Number of the newest claim that was accepted.
+    epoch: u32,
 }
 
 /// What one end sends and the other applies.
@@ -59,7 +61,7 @@ impl Audit {
     pub(crate) fn new([point, instance]: [(u64, u64); 2]) -> Self {
         let direction =
             |(window, max_window)| Direction { window, max_window, ..Direction::default() };
-        Self { to_point: direction(point), to_instance: direction(instance) }
+        Self { to_point: direction(point), to_instance: direction(instance), epoch: 0 }
     }
 
     /// The direction towards `side`, and the one from it.
@@ -141,6 +143,8 @@ impl Audit {
     pub(crate) fn handle_claim(&mut self, claim: &Claim, resumed: &Resumed) {
         assert_eq!(resumed.rx_pos, self.to_instance.applied, "the instance says where it stands");
         assert!(claim.rx_pos <= self.to_point.applied, "a claim from the future");
+        assert!(claim.epoch > self.epoch, "claim {} after claim {}", claim.epoch, self.epoch);
+        self.epoch = claim.epoch;
         self.to_instance.skip = 0;
         self.to_instance.told = resumed.rx_pos;
         self.to_point.restart(resumed.tx_start);
@@ -150,6 +154,7 @@ impl Audit {
     /// The connection point moved to the link on which its claim was accepted.
     pub(crate) fn handle_resumed(&mut self, resumed: &Resumed) {
         assert_eq!(resumed.rx_pos, self.to_instance.applied, "nothing came after the answer");
+        assert_eq!(resumed.epoch, self.epoch, "the instance has moved on");
         self.to_instance.restart(resumed.rx_pos);
         self.to_point.skip = self.to_point.applied - resumed.tx_start;
         self.to_point.told = resumed.tx_start;

@@ -7,7 +7,7 @@ use super::ends::NAMES;
 use super::{Event, POINT, SIDES, World};
 
 /// Between two looks at everything.
-const WATCH_US: u64 = 1_000_000;
+const WATCH_US: u64 = 250_000;
 /// Longest time that a stream may stand still once the faults are over.
 const PROGRESS_US: u64 = 10_000_000;
 /// Delay of links on which no probe can take too long.
