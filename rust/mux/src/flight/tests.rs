@@ -187,7 +187,7 @@ fn a_slow_links_long_queue_never_passes_for_its_delay() {
     let mut model = Model::new(10 * MBIT, 10_000);
     for _ in 0..12 {
         model.saturate(10 * SECOND);
-        assert_eq!(model.flight.cap(), MIN_CAP);
+        assert_eq!(model.flight.cap(), 256 * 1024);
     }
 }
 
@@ -197,7 +197,7 @@ fn a_quick_link_has_the_least_cap_and_is_full_with_it() {
     model.saturate(SECOND / 10);
     let used = model.saturate(SECOND);
     assert!(used.share >= 0.95, "{used:?}");
-    assert_eq!(model.flight.cap(), MIN_QUICK_CAP);
+    assert_eq!(model.flight.cap(), 128 * 1024);
 }
 
 #[test]
@@ -225,6 +225,31 @@ fn a_sender_that_has_said_little_so_far_begins_anew_with_bulk() {
     model.saturate(2 * SECOND);
     let used = model.saturate(SECOND);
     assert!(used.share >= 0.95, "{used:?}");
+}
+
+#[test]
+fn the_time_without_anything_in_flight_is_not_the_links() {
+    let mut flight = Flight::new(RING, 0, Timestamp::ZERO);
+    let (mut now, mut sent) = (Timestamp::ZERO, 0);
+    for bytes in [100_000, 160_000] {
+        now = now.after(10 * SECOND);
+        sent += bytes;
+        flight.handle_sent(now, sent);
+        now = now.after(SECOND / 50);
+        flight.handle_ack(now, sent, Some(Duration::ZERO));
+        assert_eq!(flight.rate(), bytes * 50);
+    }
+}
+
+#[test]
+fn the_first_message_after_a_pause_says_little_of_the_link() {
+    let mut flight = Flight::new(RING, 5_000, Timestamp::ZERO);
+    flight.handle_dry();
+    flight.handle_sent(Timestamp::ZERO, 5_300);
+    assert!(flight.marks[0].limited);
+    flight.handle_ack(Timestamp::from_micros(100), 5_300, Some(Duration::ZERO));
+    flight.handle_sent(Timestamp::from_micros(100), 5_600);
+    assert!(!flight.marks[0].limited);
 }
 
 #[test]
