@@ -125,6 +125,8 @@ GOALS: Final = (
             ),
         )
     ),
+    Goal("link killed at full load, ms", "killed", _own("median_ms"), 5, ".2f", at_least=False),
+    Goal("bytes lost by that", "killed", _own("bytes_lost"), 0, ".0f", at_least=False),
     Goal(
         "core a frame and side, 10,000 streams, ns",
         "core-10k",

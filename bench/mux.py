@@ -127,7 +127,7 @@ def lines(scenario: Scenario, rounds: Rounds, missing: Mapping[str, str]) -> lis
         ]
         rows.append([f"{OURS}/{peer}", *ratios])
     absent = [f"{peer}: {missing[peer]}" for peer in scenario.peers if peer in missing]
-    return [*table(rows), *absent]
+    return [*table(rows), *absent, *filter(None, [scenario.note])]
 
 
 def spread(rounds: Sequence[Figures], figure: Figure) -> Spread:

@@ -37,6 +37,8 @@ class Scenario:
     peers: Sequence[str] = (OURS, *RIVALS)
     """Who can do it."""
     counts_heap: bool = False
+    note: str = ""
+    """What is to be said of those who cannot."""
 
 
 LINK_BYTES_PER_S: Final = 12.5e6
@@ -110,6 +112,19 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "echo": Scenario("echo of 300 B under bulk, loopback", {"scenario": "echo"}, _ECHO),
     "shaped-256k": _shaped(256 * _KIB),
     "shaped-2m": _shaped(2048 * _KIB),
+    "killed": Scenario(
+        "link killed at full load, bulk and messages of 300 B both ways on 10,000 streams",
+        {"scenario": "killed", "streams": 10_000},
+        (
+            Figure("median_ms", "ms", 1.0, ".2f", higher_is_better=False),
+            Figure("max_ms", "longest ms", 1.0, ".2f", higher_is_better=False),
+            Figure("kills", "kills", 1.0, ".0f"),
+            Figure("bytes_written", "MB", 1e6, ".0f"),
+            Figure("bytes_lost", "bytes lost", 1.0, ".0f", higher_is_better=False),
+        ),
+        peers=(OURS,),
+        note=f"{', '.join(RIVALS)}: their streams end with their connection",
+    ),
     "core-10k": _core(10_000),
     "core-100k": _core(100_000),
 }

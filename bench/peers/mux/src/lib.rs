@@ -2,6 +2,7 @@
 
 mod in_memory;
 mod job;
+mod killed;
 mod mux;
 mod peers;
 mod raw;
@@ -22,7 +23,7 @@ use tokio::task::LocalSet;
 use crate::job::{Job, Path};
 use crate::mux::{Mux, Peer};
 use crate::peers::{cmgmux, h2, quinn, tokio_yamux, yamux};
-use crate::scenario::{acceptor, opener};
+use crate::scenario::{Scenario, acceptor, opener};
 
 /// Time that setting up may take on top of the measurement.
 const SET_UP: Duration = Duration::from_secs(120);
@@ -60,6 +61,7 @@ fn run(job: &str, heap: AskHeap) -> Result<Value> {
     match job.peer.as_str() {
         "rustls" => raw::run(&job),
         "core" => in_memory::run(&job, heap),
+        "cmgmux" if matches!(job.scenario, Scenario::Killed) => killed::run(&job),
         "cmgmux" => pair::<cmgmux::Cmgmux>(job, heap),
         "h2" => pair::<h2::H2>(job, heap),
         "quinn" => pair::<quinn::Quinn>(job, heap),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,15 +20,15 @@ use crate::{AskHeap, Heap};
 
 pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 /// Bytes of one write of bulk.
-const PIECE: usize = 64 * 1024;
+pub(crate) const PIECE: usize = 64 * 1024;
 /// Bytes of a small message.
 pub(crate) const MESSAGE: usize = 300;
 /// Messages that one task writes before the others of its thread get their turn.
 pub(crate) const TURN: usize = 128;
 /// Tasks that open and close streams.
 const CHURNERS: usize = 100;
-/// Streams with bulk beside the echo.
-const FLOODS: usize = 4;
+/// Streams with bulk beside messages.
+pub(crate) const FLOODS: usize = 4;
 /// Echoes before the bulk, of which the fastest counts as the round trip.
 const BASE_ECHOES: usize = 50;
 /// Time between two echoes.
@@ -50,6 +50,8 @@ pub(crate) enum Scenario {
     Idle,
     /// A message and its echo while bulk flows.
     Echo,
+    /// Bulk and messages of 300 B both ways, and links that are killed.
+    Killed,
 }
 
 /// The end that opens streams.
@@ -63,6 +65,7 @@ pub(crate) async fn opener(mux: &'static impl Mux, job: &Job, heap: AskHeap) -> 
         Scenario::Churn => churn(mux, job.duration()).await,
         Scenario::Idle => idle(mux, job.streams, heap).await,
         Scenario::Echo => echo(mux, job.duration()).await,
+        Scenario::Killed => bail!("its streams end with their connection"),
     }
 }
 
@@ -98,15 +101,10 @@ pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job, heap: AskHeap) -
             });
         },
         Scenario::Idle => {
-            let mut held = Vec::with_capacity(job.streams + 1);
-            for _ in 0..=job.streams {
-                let (mut tx, mut rx) = mux.accept().await?;
-                rx.read(&mut [0; 16]).await?;
-                tx.write(Bytes::from_static(b"x"), false).await?;
-                held.push((tx, rx));
-            }
+            let _held = accept_all(mux, job.streams + 1).await?;
             pending().await
         }
+        Scenario::Killed => pending().await,
         Scenario::Echo => {
             let (tx, rx) = mux.accept().await?;
             in_background(give_back(tx, rx));
@@ -124,7 +122,7 @@ pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job, heap: AskHeap) -
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
 /// The figures are there.
 static MEASURED: AtomicBool = AtomicBool::new(false);
-const ORDER: Ordering = Ordering::Relaxed;
+pub(crate) const ORDER: Ordering = Ordering::Relaxed;
 
 /// Opens `streams` streams and fills each as fast as it goes. Every stream begins with one byte,
 /// which is answered by one, so that a stream is whole before bulk is in its way.
@@ -164,7 +162,7 @@ fn in_background<T>(task: impl Future<Output = Result<T>> + 'static) {
     });
 }
 
-async fn open_all<M: Mux>(mux: &M, streams: usize) -> Result<Vec<(M::Tx, M::Rx)>> {
+pub(crate) async fn open_all<M: Mux>(mux: &M, streams: usize) -> Result<Vec<(M::Tx, M::Rx)>> {
     let mut opened = Vec::with_capacity(streams);
     for _ in 0..streams {
         let (mut tx, mut rx) = mux.open().await?;
@@ -173,6 +171,18 @@ async fn open_all<M: Mux>(mux: &M, streams: usize) -> Result<Vec<(M::Tx, M::Rx)>
         opened.push((tx, rx));
     }
     Ok(opened)
+}
+
+/// The counterpart of [`open_all`].
+pub(crate) async fn accept_all<M: Mux>(mux: &M, streams: usize) -> Result<Vec<(M::Tx, M::Rx)>> {
+    let mut accepted = Vec::with_capacity(streams);
+    for _ in 0..streams {
+        let (mut tx, mut rx) = mux.accept().await?;
+        rx.read(&mut [0; 16]).await?;
+        tx.write(Bytes::from_static(b"x"), false).await?;
+        accepted.push((tx, rx));
+    }
+    Ok(accepted)
 }
 
 /// Accepts `streams` streams and a task each that reads and counts.

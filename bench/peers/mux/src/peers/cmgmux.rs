@@ -11,11 +11,11 @@ use cmgmux_net::tls::{
     CHANNEL_ALPN, Credentials, FileSetting, Trust, TrustedCa, channel_acceptor, server_name,
 };
 use cmgmux_net::{
-    Arrival, Channel, End, Established, Hello, Id, Limits, RecvStream, SendStream, StreamKind,
-    greet,
+    Arrival, Channel, End, Established, Hello, Id, Limits, Offer, RecvStream, SendStream,
+    StreamKind,
 };
-use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
@@ -30,7 +30,7 @@ pub(crate) struct Cmgmux;
 static PKI: LazyLock<Pki> = LazyLock::new(|| Pki::make().expect("certificates can be made"));
 
 struct Pki {
-    server: Credentials,
+    acceptor: Arc<ServerConfig>,
     trust: Trust,
     dialer: Arc<ClientConfig>,
 }
@@ -58,9 +58,10 @@ impl Pki {
             (FileSetting::new("certificate", &certificate), FileSetting::new("key", &key));
         let (ca, _) = write("site-ca", site.pem())?;
         let point = site.issue_connection_point("NYC", "cp1")?;
+        let trust = Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }])?;
         Ok(Self {
-            server: Credentials::load(certificate, key)?,
-            trust: Trust::load(&[TrustedCa { ca, sites: vec!["NYC".to_owned()] }])?,
+            acceptor: channel_acceptor(&Credentials::load(certificate, key)?, &trust),
+            trust,
             dialer: Arc::new(dialer(gateway.pem(), &point)?),
         })
     }
@@ -89,19 +90,38 @@ impl Peer for Cmgmux {
     async fn accept(listener: TcpListener) -> Result<impl Mux> {
         listener.set_nonblocking(true)?;
         let (socket, _) = tokio::net::TcpListener::from_std(listener)?.accept().await?;
-        let tls = channel_acceptor(&PKI.server, &PKI.trust);
-        let Arrival::Hello(offer) = Arrival::receive(socket, tls, &PKI.trust).await? else {
+        let Arrival::Hello(offer) = receive(socket).await? else {
             bail!("a resume of a channel that there never was");
         };
-        start(offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await?)
+        agree(offer).await
     }
 
     async fn dial(address: SocketAddr) -> Result<impl Mux> {
-        let tls = Arc::clone(&PKI.dialer);
-        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
-        let name = server_name("localhost", "server_name")?;
-        start(greet(TcpStream::connect(address).await?, tls, name, hello).await?)
+        greet(TcpStream::connect(address).await?).await
     }
+}
+
+/// Performs the accepting side of TLS and reads what a link is for.
+pub(crate) async fn receive(socket: TcpStream) -> Result<Arrival> {
+    Ok(Arrival::receive(socket, Arc::clone(&PKI.acceptor), &PKI.trust).await?)
+}
+
+/// Gives a link the channel that it asks for.
+pub(crate) async fn agree(offer: Offer) -> Result<Channel> {
+    start(offer.accept(Limits::default(), 1, Id([2; 16]), Id([3; 16])).await?)
+}
+
+/// Asks for a channel.
+pub(crate) async fn greet(socket: TcpStream) -> Result<Channel> {
+    let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
+    let name = server_name("localhost", "server_name")?;
+    start(cmgmux_net::greet(socket, Arc::clone(&PKI.dialer), name, hello).await?)
+}
+
+/// Asks to go on with a channel over a new link.
+pub(crate) async fn resume(channel: &Channel, socket: TcpStream) -> Result<()> {
+    let name = server_name("localhost", "server_name")?;
+    Ok(channel.resume_over(socket, Arc::clone(&PKI.dialer), name).await?)
 }
 
 fn start(established: Established) -> Result<Channel> {
