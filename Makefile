@@ -10,6 +10,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 5000
+KILLS ?= 300
 T ?= frame
 SECONDS ?= 20
 
@@ -148,6 +149,21 @@ fuzz: ## Fuzz a target for a while; T=frame SECONDS=20
 	FUZZ_TARGET=$(T) target/fuzz/"$$(rustc --print host-tuple)"/debug/cmgmux-fuzz \
 		-max_total_time=$(SECONDS) -max_len=1024 -timeout=10 -artifact_prefix=build/fuzz/$(T)- \
 		-verbosity=0 -print_final_stats=1 build/fuzz/$(T) rust/fuzz/corpus/$(T)
+
+.PHONY: prove
+prove: prove-sim prove-planted prove-links prove-fuzz ## What CI runs besides `make check`, about ten minutes
+
+.PHONY: prove-sim
+prove-sim: sim ## Play SEEDS=5000 runs, and cut one conversation at every byte
+	cargo run --quiet -p cmgmux-sim --locked -- cuts
+
+.PHONY: prove-planted
+prove-planted: | prerequisites ## See that `make sim` finds planted faults; ARGS="--name reset"
+	$(PYTHON) rust/sim/planted.py $(ARGS)
+
+.PHONY: prove-links
+prove-links: ## Kill KILLS=300 links of real channels under load
+	KILLS=$(KILLS) cargo test -p cmgmux-net --test net links_killed --locked
 
 .PHONY: prove-fuzz
 prove-fuzz: ## Fuzz every target; SECONDS=20 for each

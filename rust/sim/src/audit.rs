@@ -1,8 +1,8 @@
 //! An independent account of a channel, kept from the bytes on its links alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, kind};
+use cmgmux_mux::frame::{Control, FIN, HEADER_BYTES, Header, kind};
 use cmgmux_mux::{Claim, FRAME_CHARGE, Resumed, Side, StreamId};
 
 /// Bytes of an OPEN before its data.
@@ -41,6 +41,8 @@ struct Direction {
     told: u64,
     /// What the last TICKETS of the sender said.
     max_opens: u64,
+    /// Frames that streams owe, by type, and the sender has not written.
+    due: BTreeSet<(StreamId, u8)>,
     /// CLOSE has been written.
     is_closed: bool,
 }
@@ -107,6 +109,18 @@ impl Audit {
     pub(crate) fn handle_consumed(&mut self, side: Side, id: StreamId, charge: u64) {
         let (to, _) = self.directions(side);
         to.streams.get_mut(&id).expect("data of a stream that was opened").consumed += charge;
+    }
+
+    /// The application of `side` has reset or stopped a stream.
+    pub(crate) fn handle_due(&mut self, side: Side, id: StreamId, kind: u8) {
+        self.directions(side).1.due.insert((id, kind));
+    }
+
+    /// Whether `side` has written every reset and stop of its application, but for streams that it has
+    /// not opened because its peer drains.
+    pub(crate) fn has_said_all(&mut self, side: Side) -> bool {
+        let (_, from) = self.directions(side);
+        from.due.iter().all(|(id, _)| !from.streams.contains_key(id))
     }
 
     /// `side` wrote a batch.
@@ -180,6 +194,7 @@ impl Direction {
         assert_eq!(start, self.history.len(), "a frame straddles what was written before");
         self.history.extend_from_slice(frame);
         let id = header.stream;
+        self.due.remove(&(id, header.kind));
         match header.kind {
             kind::OPEN => {
                 // Either direction of the stream begins; what its id meant before is over.
@@ -234,6 +249,9 @@ impl Direction {
 
     /// The sender of this direction applied a frame of the other one.
     fn handle_applied(&mut self, header: &Header, frame: &[u8]) {
+        if header.kind == kind::RESET || header.flags & FIN != 0 {
+            self.due.remove(&(header.stream, kind::STOP));
+        }
         if header.kind == kind::CREDIT
             && let Control::Credit { max } = control(header, frame)
             && let Some(credit) = self.streams.get_mut(&header.stream)

@@ -93,7 +93,7 @@ pub struct Behaviour {
     pub read_pace_us: u32,
     /// Reads nothing until the faults are over.
     pub sleeps: bool,
-    /// Stops the peer when it has received so many bytes.
+    /// Stops the peer when it has read so many bytes.
     pub stop_at: Option<u64>,
     /// Time between the end of both halves and the end of the application.
     pub linger_us: u32,
@@ -225,7 +225,7 @@ fn net(rng: &mut Rng) -> Net {
         delay_us: wide(rng, 0, 300_000) as u32,
         late_per_mille: if one_in(rng, 4) { rng.u32(1..20) } else { 0 },
         piece_bytes: if is_splitting { wide(rng, 1, 200) } else { wide(rng, 200, 65_536) } as u32,
-        buffer_bytes: wide(rng, 2_000, 1 << 20) as u32,
+        buffer_bytes: wide(rng, 500, 1 << 20) as u32,
     }
 }
 
@@ -283,9 +283,15 @@ fn faults(rng: &mut Rng, heal_ms: u32) -> Vec<Fault> {
         kinds = vec![rng.usize(..KINDS)];
     }
     let count = if kinds.is_empty() { 0 } else { wide(rng, 0, 40) };
+    let comes_in_bursts = one_in(rng, 3);
+    let mut at_us = 0;
     (0..count)
         .map(|_| {
-            let at_us = rng.u64(0..u64::from(heal_ms) * 1_000);
+            at_us = if comes_in_bursts && !one_in(rng, 5) {
+                at_us + wide(rng, 1, 200_000)
+            } else {
+                rng.u64(0..u64::from(heal_ms) * 1_000)
+            };
             let kind = kinds[rng.usize(..kinds.len())];
             Fault { at_us, kind: fault(rng, kind) }
         })

@@ -25,7 +25,7 @@ const POINT: usize = 0;
 const INSTANCE: usize = 1;
 const SIDES: [usize; 2] = [POINT, INSTANCE];
 /// More than this many events mean that something goes round in circles.
-const MAX_EVENTS: u64 = 3_000_000;
+const MAX_EVENTS: u64 = 30_000_000;
 
 /// What happens at a time.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

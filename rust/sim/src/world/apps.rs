@@ -1,6 +1,7 @@
 //! The applications at both ends: they write, read, stop, reset and let go as the plan says.
 
 use bytes::Bytes;
+use cmgmux_mux::frame::kind;
 use cmgmux_mux::{Channel, End, StreamId, Timestamp, Token};
 
 use super::book::{Action, RESET, Rx, STOP, Tx, behaviour, charge, content, kind_of};
@@ -58,13 +59,13 @@ impl World<'_> {
 
     fn read(&mut self, stream: usize, side: usize) {
         let how = behaviour(self.plan, stream, side).clone();
-        let party = &mut self.book.parties[stream][side];
-        if party.rx == Rx::Open && how.stop_at.is_some_and(|at| party.received >= at) {
-            self.stop(stream, side);
-            return;
-        }
         while self.is_healed || !how.sleeps {
-            let is_empty = self.book.parties[stream][side].unread.is_empty();
+            let party = &self.book.parties[stream][side];
+            let is_empty = party.unread.is_empty();
+            if party.rx == Rx::Open && how.stop_at.is_some_and(|at| party.consumed >= at) {
+                self.stop(stream, side);
+                return;
+            }
             if is_empty || !self.is_due(stream, side, Action::Read) {
                 return;
             }
@@ -97,6 +98,7 @@ impl World<'_> {
             unread.iter().for_each(|bytes| live.channel.consume_retired(*bytes));
         } else {
             live.channel.stop(id, STOP);
+            self.audits[live.number].handle_due(NAMES[side], id, kind::STOP);
         }
     }
 
@@ -129,6 +131,9 @@ impl World<'_> {
             if written == total {
                 let is_broken = how.echoes && rx != Rx::Ended;
                 party.tx = finish(&mut live.channel, id, how.ending, is_broken);
+                if party.tx != Tx::Finished {
+                    self.audits[live.number].handle_due(NAMES[side], id, kind::RESET);
+                }
                 return;
             }
             let length = piece(&how, written, total);

@@ -29,6 +29,11 @@ impl World<'_> {
         assert_eq!(counters.unread_bytes, book.unread, "charge unread at {name:?}");
         assert!(book.unread <= book.budget, "{name:?} holds {} bytes unread", book.unread);
         assert_eq!(live.channel.is_attached(), live.link.is_some(), "link of {name:?}");
+        let may_write =
+            live.link.is_some_and(|link| self.links[link].room(1 - side, &self.net) > 0);
+        if may_write && !live.is_closing {
+            assert!(self.audits[live.number].has_said_all(name), "{name:?} keeps a reset or stop");
+        }
         let allowed = self.audits[live.number].max_opens(name);
         let most = book.completed + u64::from(sizes.max_streams);
         // Streams that are refused while it drains have no application.
@@ -57,12 +62,12 @@ impl World<'_> {
         let process = &mut self.processes[side];
         let Some(live) = &mut process.live else { return };
         let name = NAMES[side];
-        if live.link.is_none() {
+        let Some(link) = live.link else {
             let window_us = u64::from(self.plan.sizes[side].resume_window_ms) * 1_000;
             let waited = now.as_micros() - live.lost_at.as_micros();
             assert!(waited <= window_us + WATCH_US, "{name:?} waits for a link for ever");
             return;
-        }
+        };
         let rtt = live.channel.counters().rtt.unwrap_or_default();
         let silence = now.since(live.heard_at.max(process.paused_until));
         let most = Duration::from_secs(20) + 8 * rtt;
@@ -75,7 +80,7 @@ impl World<'_> {
         let most = Duration::from_secs(6) + 8 * rtt;
         assert!(waited <= most, "{name:?} keeps a link that acknowledges nothing for {waited:?}");
         let (told, applied) = self.audits[live.number].acknowledged(name);
-        let is_blocked = !live.output.is_empty();
+        let is_blocked = self.links[link].room(1 - side, &self.net) == 0;
         assert!(
             is_blocked || told >= live.applied,
             "{name:?} does not acknowledge {}",
