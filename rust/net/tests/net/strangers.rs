@@ -124,6 +124,24 @@ fn i1_a_tls_handshake_of_more_than_64_kib_is_refused() {
     });
 }
 
+// R-LINK-2
+#[test]
+fn i1_tls_of_another_protocol_is_told_so() {
+    run(async {
+        let pki = Pki::new("protocol");
+        let mut tls = ClientConfig::clone(&pki.dialer("point"));
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let (refused, told) = meet(&pki, async |address| {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let name = server_name("localhost", "server_name").unwrap();
+            TlsConnector::from(Arc::new(tls)).connect(name, socket).await.unwrap_err().to_string()
+        })
+        .await;
+        assert!(matches!(refused, Err(HandshakeError::Tls(_))), "{refused:?}");
+        assert!(told.contains("NoApplicationProtocol"), "{told}");
+    });
+}
+
 // R-HELLO-1, R-HELLO-2, R-HELLO-11
 #[test]
 fn i1_foreign_bytes_in_tls_are_refused_with_their_code() {
