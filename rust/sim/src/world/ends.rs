@@ -142,7 +142,7 @@ impl World<'_> {
                 assert!(is_silent, "{:?} encodes without a link", NAMES[side]);
                 return false;
             };
-            let room = links[number].room(peer, net);
+            let room = links[number].room(peer);
             if room > 0 && !live.output.is_empty() {
                 let piece = live.output.split_to(room.min(live.output.len())).freeze();
                 let arrivals = links[number].write(*now, peer, net, piece);
@@ -181,7 +181,7 @@ impl World<'_> {
         let mut at = live.channel.next_deadline();
         if at <= now {
             assert!(
-                live.link.is_some_and(|link| self.links[link].room(1 - side, &self.net) == 0),
+                live.link.is_some_and(|link| self.links[link].room(1 - side) == 0),
                 "a deadline of {:?} has passed without progress",
                 NAMES[side]
             );

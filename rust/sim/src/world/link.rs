@@ -21,6 +21,8 @@ pub(super) struct Link {
     pub(super) channel: Option<usize>,
     /// Whether it has had its end.
     pub(super) is_dead: bool,
+    /// What it takes before its writer has to wait; one link is not as wide as the next.
+    buffer_bytes: usize,
     rng: Rng,
 }
 
@@ -53,24 +55,27 @@ pub(super) enum Piece {
 }
 
 impl Link {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, net: &Net) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let widest = net.buffer_bytes as usize;
         Self {
             ways: Default::default(),
             roles: [Role::Opening; 2],
             heads: Default::default(),
             channel: None,
             is_dead: false,
-            rng: Rng::with_seed(seed),
+            buffer_bytes: (widest >> rng.u32(..6)).max(500),
+            rng,
         }
     }
 
     /// Bytes that it takes towards `side`.
-    pub(super) fn room(&self, side: usize, net: &Net) -> usize {
+    pub(super) fn room(&self, side: usize) -> usize {
         let way = &self.ways[side];
         if way.left == Some(0) || self.roles[side] == Role::Left {
             return usize::MAX;
         }
-        (net.buffer_bytes as usize).saturating_sub(way.bytes)
+        self.buffer_bytes.saturating_sub(way.bytes)
     }
 
     /// Takes bytes towards `side` and says when their pieces arrive.

@@ -88,7 +88,7 @@ impl World<'_> {
     /// A link that both ends wait on.
     pub(super) fn new_link(&mut self) -> usize {
         let number = self.links.len();
-        self.links.push(Link::new(self.plan.seed ^ (number as u64 + 1) << 32));
+        self.links.push(Link::new(self.plan.seed ^ (number as u64 + 1) << 32, &self.net));
         if let Some(cuts) = self.cuts.pop_front() {
             for side in SIDES {
                 if let Some(at) = self.links[number].cut(self.now, side, cuts[side] as usize) {

@@ -29,8 +29,7 @@ impl World<'_> {
         assert_eq!(counters.unread_bytes, book.unread, "charge unread at {name:?}");
         assert!(book.unread <= book.budget, "{name:?} holds {} bytes unread", book.unread);
         assert_eq!(live.channel.is_attached(), live.link.is_some(), "link of {name:?}");
-        let may_write =
-            live.link.is_some_and(|link| self.links[link].room(1 - side, &self.net) > 0);
+        let may_write = live.link.is_some_and(|link| self.links[link].room(1 - side) > 0);
         if may_write && !live.is_closing {
             assert!(self.audits[live.number].has_said_all(name), "{name:?} keeps a reset or stop");
         }
@@ -80,7 +79,7 @@ impl World<'_> {
         let most = Duration::from_secs(6) + 8 * rtt;
         assert!(waited <= most, "{name:?} keeps a link that acknowledges nothing for {waited:?}");
         let (told, applied) = self.audits[live.number].acknowledged(name);
-        let is_blocked = self.links[link].room(1 - side, &self.net) == 0;
+        let is_blocked = self.links[link].room(1 - side) == 0;
         assert!(
             is_blocked || told >= live.applied,
             "{name:?} does not acknowledge {}",
