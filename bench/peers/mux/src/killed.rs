@@ -202,7 +202,7 @@ impl End {
                 // A link may die in its handshake, and is dialled again.
                 let _ = cmgmux::resume(&kept, socket).await;
             }
-            #[allow(unreachable_code)]
+            #[allow(unreachable_code, reason = "it names the type of the errors")]
             anyhow::Ok(())
         });
         let streams = accept_all(&channel, streams).await?;
