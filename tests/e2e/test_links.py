@@ -6,16 +6,17 @@ import os
 import socket
 import ssl
 import struct
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cmgmux.pki import DevelopmentPki
 from tests.e2e.path import GatedPath, mapping, read_all
+from tests.e2e.played import dialled, hello, next_frame, tls_to_channel_port
 from tests.e2e.processes import DEADLINE_S, split
 from tests.e2e.refusals import check_unharmed
-from tests.vectors.decoder import Frame, decode
+from tests.vectors.decoder import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from tests.e2e.roles import Nginx
 
-CHANNEL_ALPN = "cmgmux/1"
 SHUTDOWN, FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, VERSION = 0, 1, 2, 3, 8
 WRONG_INSTANCE, WRONG_ORDINAL, REPLACED = 9, 10, 12
 """Codes of CLOSE."""
@@ -141,15 +141,6 @@ def test_a_gateway_with_another_name_is_refused_in_words(path: GatedPath) -> Non
     check_gateway_goes_on(path)
 
 
-def tls_to_channel_port(alpn: str) -> ssl.SSLContext:
-    """TLS of a stranger who looks at nobody's certificate."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls.check_hostname = False
-    tls.verify_mode = ssl.CERT_NONE
-    tls.set_alpn_protocols([alpn])
-    return tls
-
-
 def refused(path: GatedPath, reason: str) -> int:
     """How many links were refused for a reason."""
     count: int = path.gateway.status()["links"]["refused"].get(reason, 0)
@@ -192,8 +183,7 @@ def test_tls_of_another_protocol_on_the_channel_port_is_closed_and_counted(
     path: GatedPath,
 ) -> None:
     before = refused(path, "tls")
-    tls = tls_to_channel_port("http/1.1")
-    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
+    tls = tls_to_channel_port("http/1.1", path.pki)
     with (
         socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
         pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"),
@@ -205,8 +195,7 @@ def test_tls_of_another_protocol_on_the_channel_port_is_closed_and_counted(
 # R-LINK-1
 def test_tls_1_2_on_the_channel_port_is_closed_and_counted(path: GatedPath) -> None:
     before = refused(path, "tls")
-    tls = tls_to_channel_port(CHANNEL_ALPN)
-    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
+    tls = tls_to_channel_port(pki=path.pki)
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
     with (
         socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
@@ -222,50 +211,17 @@ def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath)
     with (
         socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
         pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"),
-        tls_to_channel_port(CHANNEL_ALPN).wrap_socket(connection) as stranger,
+        tls_to_channel_port().wrap_socket(connection) as stranger,
     ):
         read_all(stranger)
     check_counted(path, "tls", before)
 
 
-@contextmanager
-def dialled(path: GatedPath) -> Iterator[ssl.SSLSocket]:
-    """A link of a connection point with a proper certificate."""
-    tls = tls_to_channel_port(CHANNEL_ALPN)
-    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
-    with (
-        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as connection,
-        tls.wrap_socket(connection) as link,
-    ):
-        yield link
-
-
 def greeting(path: GatedPath, text: bytes) -> bytes:
     """Say `text` on a fresh link, and give the answer."""
-    with dialled(path) as link:
+    with dialled(path.channels, path.pki) as link:
         link.sendall(text)
         return read_all(link)
-
-
-def next_frame(link: ssl.SSLSocket, *, in_handshake: bool = False) -> Frame:
-    """Read one frame with the second decoder."""
-    data = b""
-    while True:
-        if frame := decode(data, in_handshake=in_handshake):
-            return frame
-        wanted = 8 if len(data) < 8 else 8 + int.from_bytes(data[:3], "little")
-        received = link.recv(wanted - len(data))
-        assert received, "the gateway has closed the link"
-        data += received
-
-
-def hello(values: dict[int, bytes]) -> bytes:
-    """A HELLO of these values instead of the usual ones."""
-    usual = {1: b"\1\0", 2: bytes(4), 3: bytes((0, 64, 0, 0)), 4: b"\0", 5: b"\0", 6: bytes(16)}
-    body = b"".join(
-        struct.pack("<BH", tag, len(value)) + value for tag, value in (usual | values).items()
-    )
-    return struct.pack("<II", len(body) | 0x13 << 24, 0) + body
 
 
 def close_code(answer: bytes) -> int:
@@ -331,7 +287,7 @@ def test_a_hello_for_somebody_else_is_refused_with_its_code(
 
 # R-HELLO-8, R-LIVE-1
 def test_the_document_is_enough_to_open_a_channel(path: GatedPath) -> None:
-    with dialled(path) as link:
+    with dialled(path.channels, path.pki) as link:
         link.sendall(hello({}))
         agreed = next_frame(link, in_handshake=True)
         assert (agreed.type, agreed.fields["max_streams"]) == ("HELLO_OK", 16)
@@ -354,7 +310,7 @@ def test_the_document_is_enough_to_open_a_channel(path: GatedPath) -> None:
 def test_a_new_channel_to_a_shard_ends_the_one_before(
     path: GatedPath, boot_id: bytes, words: bytes
 ) -> None:
-    with dialled(path) as former, dialled(path) as present:
+    with dialled(path.channels, path.pki) as former, dialled(path.channels, path.pki) as present:
         former.sendall(hello({6: b"the former run.."}))
         assert next_frame(former, in_handshake=True).type == "HELLO_OK"
         path.gateway.wait_for("it is up", lambda status: len(status["channels"]) == 1)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
-import ssl
-import struct
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from cmgmux.demo.push import push_to_each
 from tests.e2e.path import GatedPath, links_up, mapping, read_past
-from tests.e2e.processes import DEADLINE_S, split, wait_until
+from tests.e2e.played import dialled, next_frame, resume
+from tests.e2e.processes import wait_until
 from tests.e2e.refusals import check_refusal, check_unharmed
 from tests.e2e.relay import Relay
 from tests.e2e.roles import MEBIBYTE, SampleRole
@@ -28,8 +25,7 @@ if TYPE_CHECKING:
 
 CLIENTS: Final = 200
 SHARDS: Final = 2
-RESUME: Final = 0x15
-RESUMED: Final = 0x16
+LAST_EPOCH: Final = 0xFFFFFFFF
 UNKNOWN_CHANNEL: Final = 1
 WRONG_INSTANCE: Final = 2
 
@@ -168,48 +164,15 @@ def is_resuming(channel: dict[str, Any]) -> bool:
     return channel["state"] == "resuming" and "the connection" in cause
 
 
-@contextmanager
-def link(path: GatedPath) -> Iterator[ssl.SSLSocket]:
-    """A link of somebody with the connection point's certificate."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls.load_verify_locations(path.pki / "gateway-ca.pem")
-    tls.set_alpn_protocols(["cmgmux/1"])
-    tls.load_cert_chain(path.pki / "connection-point.pem", path.pki / "connection-point.key")
-    with (
-        socket.create_connection(split(path.channels), timeout=DEADLINE_S) as plain,
-        tls.wrap_socket(plain, server_hostname="localhost") as wrapped,
-    ):
-        yield wrapped
-
-
-def resume(channel_id: bytes, proof: bytes) -> bytes:
-    """The frame RESUME of a claim with the highest epoch."""
-    body = channel_id + struct.pack("<IQQ8s", 0xFFFFFFFF, 0, 0, b"nonce678") + proof
-    return struct.pack("<II", len(body) | RESUME << 24, 0) + body
-
-
-def answer_code(connection: ssl.SSLSocket) -> int:
-    """Read a RESUMED and give its code."""
-    frame = b""
-    while len(frame) < 32:
-        piece = connection.recv(64)
-        assert piece, f"the link ended after {frame!r}"
-        frame += piece
-    header, _, code, _, _, _ = struct.unpack("<IIIIQQ", frame)
-    assert (header >> 24) & 0x1F == RESUMED
-    assert isinstance(code, int)
-    return code
-
-
 def test_j3_a_channel_is_not_resumed_without_its_secret(path: GatedPath) -> None:
     before = channels(path)
     known = bytes.fromhex(before[0]["channel_id"])
-    with link(path) as first:
-        first.sendall(resume(known, os.urandom(32)))
-        assert answer_code(first) == UNKNOWN_CHANNEL
-    with link(path) as second:
-        second.sendall(resume(b"\x00" + os.urandom(15), os.urandom(32)))
-        assert answer_code(second) == UNKNOWN_CHANNEL
+    with dialled(path.channels, path.pki) as first:
+        first.sendall(resume(known, LAST_EPOCH, os.urandom(32)))
+        assert next_frame(first, in_handshake=True).fields["code"] == UNKNOWN_CHANNEL
+    with dialled(path.channels, path.pki) as second:
+        second.sendall(resume(b"\x00" + os.urandom(15), LAST_EPOCH, os.urandom(32)))
+        assert next_frame(second, in_handshake=True).fields["code"] == UNKNOWN_CHANNEL
     refused = path.gateway.status()["links"]["refused"]
     assert refused["unknown_channel"] == 2
     assert [channel["resumes"] for channel in channels(path)] == [0] * SHARDS
@@ -217,9 +180,9 @@ def test_j3_a_channel_is_not_resumed_without_its_secret(path: GatedPath) -> None
 
 
 def test_j9_a_channel_of_another_instance_is_told_so(path: GatedPath) -> None:
-    with link(path) as stranger:
-        stranger.sendall(resume(b"\x03" + os.urandom(15), os.urandom(32)))
-        assert answer_code(stranger) == WRONG_INSTANCE
+    with dialled(path.channels, path.pki) as stranger:
+        stranger.sendall(resume(b"\x03" + os.urandom(15), LAST_EPOCH, os.urandom(32)))
+        assert next_frame(stranger, in_handshake=True).fields["code"] == WRONG_INSTANCE
     record = path.gateway.wait_for_record("link refused", "the channel belongs to instance 3")
     assert record["reason"] == "wrong_instance"
     check_unharmed(path)
@@ -229,9 +192,9 @@ def test_j11_a_flood_of_resumes_is_an_alarm_and_keeps_no_proper_one_out(
     path: GatedPath, relay: Relay
 ) -> None:
     for _ in range(12):
-        with link(path) as stranger:
-            stranger.sendall(resume(b"\x00" + os.urandom(15), os.urandom(32)))
-            assert answer_code(stranger) == UNKNOWN_CHANNEL
+        with dialled(path.channels, path.pki) as stranger:
+            stranger.sendall(resume(b"\x00" + os.urandom(15), LAST_EPOCH, os.urandom(32)))
+            assert next_frame(stranger, in_handshake=True).fields["code"] == UNKNOWN_CHANNEL
     message = "a connection point keeps asking for channels that are not its own"
     record = path.gateway.wait_for_record(message)
     assert record["level"] == "error"
