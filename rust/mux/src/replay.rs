@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn small_payloads_share_a_segment_and_large_ones_are_not_copied() {
         let mut ring = Ring::default();
-        let large = Bytes::from(vec![7; 4096]);
+        let large = Bytes::from(vec![7; SHARE_BYTES]);
         push(&mut ring, b"a");
         push(&mut ring, b"b");
         let length = u32::try_from(large.len()).unwrap();
@@ -257,6 +257,18 @@ mod tests {
         assert_eq!(&written(&mut ring)[8..], b"three");
         assert!(ring.acknowledge(35));
         assert_eq!((ring.bytes(), ring.segments.len(), ring.written), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_empty_ring_gives_its_memory_back_and_another_keeps_it() {
+        let mut ring = Ring::default();
+        push(&mut ring, b"one");
+        written(&mut ring);
+        ring.shrink();
+        assert!(ring.segments.capacity() > 0 && ring.blocks.room() > 0);
+        ring.acknowledge(11);
+        ring.shrink();
+        assert_eq!((ring.segments.capacity(), ring.blocks.room()), (0, 0));
     }
 
     #[test]
