@@ -184,8 +184,6 @@ pub struct Channel {
     pong: Option<u64>,
     go_away: Option<(CloseCode, Duration)>,
     close: Option<(CloseCode, String)>,
-    /// CLOSE has been encoded: nothing may follow it.
-    is_closed: bool,
 
     /// Position up to which the peer's tracked frames have been applied, and acknowledged.
     rx_pos: u64,
@@ -236,7 +234,6 @@ impl Channel {
             pong: None,
             go_away: None,
             close: None,
-            is_closed: false,
             rx_pos: 0,
             rx_acked: 0,
             rx_at: now,

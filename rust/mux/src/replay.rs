@@ -32,6 +32,8 @@ pub(crate) struct Ring {
     acked: u64,
     sent: u64,
     encoded: u64,
+    /// Nothing more is written, whatever is left.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -153,8 +155,21 @@ impl Ring {
         self.trim();
     }
 
+    /// From here on there is nothing to write, not even what a rewind has brought back.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether nothing more is written.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Number of segments up to the end of the first unwritten batch.
     fn batch_end(&self) -> usize {
+        if self.is_closed {
+            return self.written;
+        }
         let mut unwritten = self.segments.range(self.written..);
         let length = unwritten.position(|segment| segment.ends_batch).map_or(0, |last| last + 1);
         self.written + length

@@ -1,11 +1,13 @@
 //! What the channel has to write, batch by batch.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tracing::{debug, trace};
 
 use super::{Application, Channel, Pending, Token, table};
 use crate::credit::{self, Terms};
-use crate::error::StreamCode;
+use crate::error::{CloseCode, StreamCode};
 use crate::frame::{Control, FIN, FRAME_CHARGE, HEADER_BYTES, Header, MAX_BODY, StreamId, kind};
 use crate::queue::Front;
 use crate::replay::Ring;
@@ -33,10 +35,10 @@ impl Channel {
         if let Some((code, text)) = self.close.take() {
             let close = Control::Close { code: code.0, text };
             close.encode(StreamId::CHANNEL, &mut self.untracked);
-            self.is_closed = true;
+            self.ring.close();
             return true;
         }
-        if self.is_closed || !self.links.is_attached() {
+        if self.ring.is_closed() || !self.links.is_attached() {
             return false;
         }
         if let Some(id) = self.pong.take() {
@@ -69,9 +71,7 @@ impl Channel {
     /// The batch to be written, in order.
     pub fn output(&self) -> impl Iterator<Item = &[u8]> {
         let untracked = (!self.untracked.is_empty()).then_some(&self.untracked[..]);
-        // Behind a move to a new link the ring has something to write even now.
-        let tracked = (!self.is_closed).then(|| self.ring.unwritten());
-        untracked.into_iter().chain(tracked.into_iter().flatten())
+        untracked.into_iter().chain(self.ring.unwritten())
     }
 
     /// All of [`output`](Self::output) has been handed to the link.
@@ -79,9 +79,6 @@ impl Channel {
         self.counters.batches_sent += 1;
         self.counters.bytes_sent += self.output().map(|piece| piece.len() as u64).sum::<u64>();
         self.untracked.clear();
-        if self.is_closed {
-            return;
-        }
         self.ring.mark_written();
         if self.ring.sent() > self.ring.acked() {
             self.liveness.handle_sent(now);
@@ -162,11 +159,15 @@ impl Channel {
             self.encode_control(&Control::Tickets { max_opens: allowed }, StreamId::CHANNEL, room);
         }
         if let Some((code, grace)) = self.go_away.take() {
-            let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-            let opens_accepted = self.drained_after.unwrap_or(self.accepted);
-            let go_away = Control::GoAway { opens_accepted, code: code.0, grace_ms };
-            self.encode_control(&go_away, StreamId::CHANNEL, room);
+            self.encode_go_away(code, grace, room);
         }
+    }
+
+    fn encode_go_away(&mut self, code: CloseCode, grace: Duration, room: &mut usize) {
+        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+        let opens_accepted = self.drained_after.unwrap_or(self.accepted);
+        let go_away = Control::GoAway { opens_accepted, code: code.0, grace_ms };
+        self.encode_control(&go_away, StreamId::CHANNEL, room);
     }
 
     fn encode_control(&mut self, control: &Control, stream: StreamId, room: &mut usize) {
