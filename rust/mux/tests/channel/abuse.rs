@@ -8,22 +8,8 @@ use cmgmux_mux::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::frames::{OPEN, WINDOW, control, frame, theirs};
 use crate::pair::{Endpoint, Pair};
-
-pub(crate) const WINDOW: u32 = 36 * 1024;
-
-pub(crate) fn frame(kind: u8, flags: u8, stream: StreamId, body: &[u8]) -> BytesMut {
-    let length = u32::try_from(body.len()).unwrap();
-    let mut frame = BytesMut::from(&Header { length, kind, flags, stream }.encode()[..]);
-    frame.extend_from_slice(body);
-    frame
-}
-
-pub(crate) fn control(control: &Control, stream: StreamId) -> BytesMut {
-    let mut frame = BytesMut::new();
-    control.encode(stream, &mut frame);
-    frame
-}
 
 /// A connection point with one stream, opened by the instance, as a hostile instance sees it.
 pub(crate) struct Victim {
@@ -51,11 +37,6 @@ impl Victim {
         let after = (self.end.channel.counters(), self.end.app.streams[0].data.clone());
         assert_eq!(after, before, "a refused frame changed something: {error}");
     }
-}
-
-/// The id that an instance's open number `index` has.
-pub(crate) fn theirs(index: u32, generation: u32) -> StreamId {
-    StreamId::from_wire(1 << 31 | generation << 23 | index)
 }
 
 // R-FRAME-1
@@ -167,11 +148,11 @@ fn i8_more_opens_than_tickets_are_refused() {
     let config = Config { local: limits, ..Config::default() };
     let mut end = Endpoint::new(Side::ConnectionPoint, config);
     for index in 1..=8 {
-        let mut open = frame(kind::OPEN, 0, theirs(index, 0), &[1, 0, 0, 0]);
+        let mut open = frame(kind::OPEN, 0, theirs(index, 0), &OPEN);
         open.unsplit(control(&Control::Reset { code: 1, offset: 0 }, theirs(index, 0)));
         end.channel.handle_input(Timestamp::ZERO, &mut open, &mut end.app).unwrap();
     }
-    let mut open = frame(kind::OPEN, 0, theirs(1, 1), &[1, 0, 0, 0]);
+    let mut open = frame(kind::OPEN, 0, theirs(1, 1), &OPEN);
     let error = end.channel.handle_input(Timestamp::ZERO, &mut open, &mut end.app).unwrap_err();
     assert_eq!(error, ProtocolError::OpenLimit { opened: 9, allowed: 8 });
 }
@@ -194,12 +175,11 @@ fn i10_frames_on_dead_ids_are_refused_but_for_those_that_may_cross() {
     victim.refuses(frame(kind::DATA, 0, stream, b"more"), CloseCode::STREAM_STATE);
     victim.refuses(control(&Control::Stop { code: 1 }, theirs(1, 1)), CloseCode::STREAM_STATE);
     victim.refuses(control(&Control::Stop { code: 1 }, theirs(1, 2)), CloseCode::STREAM_STATE);
-    let open = [1, 0, 0, 0];
-    victim.refuses(frame(kind::OPEN, 0, stream, &open), CloseCode::STREAM_STATE);
-    victim.refuses(frame(kind::OPEN, 0, StreamId::from_wire(1), &open), CloseCode::STREAM_STATE);
-    victim.refuses(frame(kind::OPEN, 0, theirs(0, 0), &open), CloseCode::STREAM_STATE);
-    victim.refuses(frame(kind::OPEN, 0, theirs(65_537, 0), &open), CloseCode::STREAM_STATE);
-    victim.feed(frame(kind::OPEN, 0, theirs(1, 1), &open)).unwrap();
+    victim.refuses(frame(kind::OPEN, 0, stream, &OPEN), CloseCode::STREAM_STATE);
+    victim.refuses(frame(kind::OPEN, 0, StreamId::from_wire(1), &OPEN), CloseCode::STREAM_STATE);
+    victim.refuses(frame(kind::OPEN, 0, theirs(0, 0), &OPEN), CloseCode::STREAM_STATE);
+    victim.refuses(frame(kind::OPEN, 0, theirs(65_537, 0), &OPEN), CloseCode::STREAM_STATE);
+    victim.feed(frame(kind::OPEN, 0, theirs(1, 1), &OPEN)).unwrap();
 }
 
 // R-OPEN-2

@@ -3,23 +3,21 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cmgmux_mux::frame::{Control, FIN, Header, kind};
+use cmgmux_mux::frame::{Control, FIN, kind};
 use cmgmux_mux::{CloseCode, End, StreamCode, StreamId};
 
-use crate::abuse::{Victim, control, frame, theirs};
+use crate::abuse::Victim;
+use crate::frames::{control, frame, split, theirs};
 
 /// The frames that an end has to send, but for OPEN and DATA.
 fn says(victim: &mut Victim) -> Vec<(StreamId, Control)> {
     let mut frames = Vec::new();
     while let Some(batch) = victim.end.acknowledged_batch(victim.now) {
-        let mut rest = &batch[..];
-        while let Some(header) = Header::decode(rest).unwrap() {
-            let (frame, behind) = rest.split_at(header.frame_bytes());
+        for (header, frame) in split(&batch) {
             let control = Control::decode(&header, &frame[8..]).unwrap();
             if !matches!(control, Control::Ack { .. }) {
                 frames.push((header.stream, control));
             }
-            rest = behind;
         }
     }
     frames

@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Control, FIN, Header, kind};
 use cmgmux_mux::{CloseCode, Config, End, StreamCode, StreamId};
 
-use crate::abuse::{Victim, WINDOW, control, frame, theirs};
+use crate::abuse::Victim;
+use crate::frames::{OPEN, WINDOW, control, frame, theirs};
 
 /// Feeds `frame` until it is refused, or `most` times, and says how often it was not.
 fn flood(victim: &mut Victim, most: u32, mut frame: impl FnMut(u32) -> BytesMut) -> u32 {
@@ -55,7 +56,7 @@ fn i8_streams_opened_and_reset_at_once_are_neither_free_nor_many() {
     let open_and_reset = |number: u32| {
         // The connection point opens what a cancelled stream has taken its ticket from.
         let id = theirs(number % 1_000 + 2, number / 1_000 % 256);
-        let mut bytes = frame(kind::OPEN, 0, id, &[1, 0, 0, 0]);
+        let mut bytes = frame(kind::OPEN, 0, id, &OPEN);
         bytes.unsplit(control(&Control::Reset { code: 1, offset: 0 }, id));
         bytes
     };

@@ -9,6 +9,7 @@ use cmgmux_mux::{Config, End, FRAME_CHARGE, Limits, StreamCode, StreamId, UsageE
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::frames::split;
 use crate::pair::{Endpoint, Pair};
 
 const BUDGET: u64 = 256 * 1024;
@@ -214,10 +215,8 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn look(&mut self, mut bytes: &[u8], instance: bool) {
-        while let Some(header) = Header::decode(bytes).unwrap() {
-            let (frame, rest) = bytes.split_at(header.frame_bytes());
-            bytes = rest;
+    fn look(&mut self, bytes: &[u8], instance: bool) {
+        for (header, frame) in split(bytes) {
             self.written += if instance { 0 } else { frame.len() };
             let Some(stream) = self.ids.iter().position(|id| *id == header.stream) else {
                 continue;

@@ -13,6 +13,7 @@ mod crowd;
 mod drains;
 mod floods;
 mod flow;
+mod frames;
 mod model;
 mod pair;
 mod resume;

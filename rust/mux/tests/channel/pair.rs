@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cmgmux_mux::frame::{Control, Header, kind};
+use cmgmux_mux::frame::{Control, kind};
 use cmgmux_mux::{
     Application, Channel, CloseCode, Config, End, FRAME_CHARGE, ProtocolError, ResumeCode, Side,
     StreamCode, StreamId, StreamKind, Timestamp, Token,
 };
+
+use crate::frames::split;
 
 /// What one end's application saw of a stream.
 #[derive(Debug, Default)]
@@ -199,13 +201,10 @@ impl Endpoint {
 }
 
 /// Bytes of the frames that count towards the position.
-fn tracked_bytes(mut bytes: &[u8]) -> u64 {
-    let mut tracked = 0;
-    while let Some(header) = Header::decode(bytes).unwrap() {
-        bytes = &bytes[header.frame_bytes()..];
-        tracked += if kind::is_tracked(header.kind) { header.frame_bytes() as u64 } else { 0 };
-    }
-    tracked
+fn tracked_bytes(bytes: &[u8]) -> u64 {
+    let frames = split(bytes);
+    let tracked = frames.iter().filter(|(header, _)| kind::is_tracked(header.kind));
+    tracked.map(|(_, frame)| frame.len() as u64).sum()
 }
 
 /// A connection point and an instance.

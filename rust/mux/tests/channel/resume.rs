@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cmgmux_mux::frame::{Control, Header, kind};
+use cmgmux_mux::frame::{Control, kind};
 use cmgmux_mux::{
     Claim, CloseCode, Config, End, Expiry, ProtocolError, ResumeCode, Resumed, StreamCode,
     StreamId, UsageError,
 };
 
+use crate::frames::split;
 use crate::pair::Pair;
 
 /// Numbered bytes, so that a lost, doubled or moved one shows.
@@ -16,13 +17,8 @@ fn numbered(length: usize) -> Bytes {
     (0..length).map(|i| (i / 251 * 7 + i % 251) as u8).collect::<Vec<u8>>().into()
 }
 
-fn kinds(mut bytes: &[u8]) -> Vec<u8> {
-    let mut kinds = Vec::new();
-    while let Some(header) = Header::decode(bytes).unwrap() {
-        bytes = &bytes[header.frame_bytes()..];
-        kinds.push(header.kind);
-    }
-    kinds
+fn kinds(bytes: &[u8]) -> Vec<u8> {
+    split(bytes).iter().map(|(header, _)| header.kind).collect()
 }
 
 /// A request of some pieces and its answer, with everything that both ends have to say encoded.

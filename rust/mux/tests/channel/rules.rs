@@ -2,39 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use cmgmux_mux::frame::{Control, EOM, FIN, Header, IGNORABLE, kind};
+use bytes::Bytes;
+use cmgmux_mux::frame::{Control, EOM, FIN, IGNORABLE, kind};
 use cmgmux_mux::{
     CloseCode, Config, End, Expiry, FRAME_CHARGE, Limits, ProtocolError, ResumeCode, Resumed, Side,
     StreamCode, StreamId, Timestamp, UsageError,
 };
 
+use crate::frames::{OPEN, WINDOW, control, frame, split, theirs};
 use crate::pair::{Endpoint, Pair};
-
-const WINDOW: u32 = 36 * 1024;
-const OPEN: [u8; 4] = [1, 0, 0, 0];
-
-fn frame(kind: u8, flags: u8, stream: StreamId, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap();
-    [&Header { length, kind, flags, stream }.encode()[..], body].concat()
-}
-
-fn control(control: &Control, stream: StreamId) -> Vec<u8> {
-    let mut frame = BytesMut::new();
-    control.encode(stream, &mut frame);
-    frame.to_vec()
-}
-
-/// The frames of a batch, headers and all.
-fn split(mut bytes: &[u8]) -> Vec<(Header, &[u8])> {
-    let mut frames = Vec::new();
-    while let Some(header) = Header::decode(bytes).unwrap() {
-        let (frame, rest) = bytes.split_at(header.frame_bytes());
-        frames.push((header, frame));
-        bytes = rest;
-    }
-    frames
-}
 
 fn decoded(batch: &[u8], kind: u8) -> Vec<Control> {
     split(batch)
@@ -42,10 +18,6 @@ fn decoded(batch: &[u8], kind: u8) -> Vec<Control> {
         .filter(|(header, _)| header.kind == kind)
         .map(|(header, frame)| Control::decode(&header, &frame[8..]).unwrap())
         .collect()
-}
-
-fn theirs(index: u32, generation: u32) -> StreamId {
-    StreamId::from_wire(1 << 31 | generation << 23 | index)
 }
 
 /// A connection point and what its peer, played by the test, says to it.

@@ -5,17 +5,17 @@
 
 mod channel;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cmgmux_mux::frame::{Control, FIN, Header, kind};
 use cmgmux_mux::{
     CloseCode, Config, End, ProtocolError, Side, StreamCode, StreamId, Timestamp, UsageError,
 };
 
+use crate::frames::{OPEN, control, frame, split, theirs};
 use crate::pair::Endpoint;
 
 const PROTOCOL: &str = include_str!("../../../../docs/protocol.md");
 const NOW: Timestamp = Timestamp::ZERO;
-const OPEN: [u8; 4] = [1, 0, 0, 0];
 /// Arrives before everything else: more than half of the window, but for less than a frame.
 const BEFORE: [usize; 2] = [10_000, 10_500];
 const BEFORE_CHARGE: u64 = 20_500 + 2 * 32;
@@ -44,21 +44,6 @@ fn cells(line: &'static str) -> Vec<&'static str> {
 /// What stands in a cell, word by word.
 fn words(cell: &'static str) -> Vec<&'static str> {
     cell.split([',', ';']).map(str::trim).collect()
-}
-
-fn theirs(index: u32, generation: u32) -> StreamId {
-    StreamId::from_wire(1 << 31 | generation << 23 | index)
-}
-
-fn frame(kind: u8, flags: u8, stream: StreamId, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap();
-    [&Header { length, kind, flags, stream }.encode()[..], body].concat()
-}
-
-fn control(control: &Control, stream: StreamId) -> Vec<u8> {
-    let mut frame = BytesMut::new();
-    control.encode(stream, &mut frame);
-    frame.to_vec()
 }
 
 /// A connection point, and its stream that the test's instance has opened.
@@ -119,11 +104,7 @@ impl Point {
     fn says(&mut self) -> Vec<Header> {
         let mut headers = Vec::new();
         while let Some(batch) = self.end.acknowledged_batch(NOW) {
-            let mut rest = &batch[..];
-            while let Some(header) = Header::decode(rest).unwrap() {
-                rest = &rest[header.frame_bytes()..];
-                headers.push(header);
-            }
+            headers.extend(split(&batch).into_iter().map(|(header, _)| header));
         }
         headers
     }

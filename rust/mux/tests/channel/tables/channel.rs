@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use cmgmux_mux::frame::{Control, Header, kind};
+use bytes::BytesMut;
+
+use cmgmux_mux::frame::{Control, kind};
 use cmgmux_mux::{
     Claim, CloseCode, Config, Expiry, ProtocolError, ResumeCode, Resumed, Side, StreamId,
     Timestamp, UsageError,
 };
 
-use super::{NOW, OPEN, code, control, frame, table, words};
+use super::{NOW, code, table, words};
+use crate::frames::{OPEN, control, frame, split};
 use crate::pair::Endpoint;
 
 /// An end with one stream, which has said the OPEN of it and had it acknowledged.
@@ -47,11 +50,7 @@ impl Held {
     fn says(&mut self) -> Vec<&'static str> {
         let mut names = Vec::new();
         while let Some(batch) = self.end.batch(self.now) {
-            let mut rest = &batch[..];
-            while let Some(header) = Header::decode(rest).unwrap() {
-                rest = &rest[header.frame_bytes()..];
-                names.push(kind::name(header.kind));
-            }
+            names.extend(split(&batch).iter().map(|(header, _)| kind::name(header.kind)));
         }
         names
     }
@@ -67,7 +66,7 @@ impl Held {
     }
 }
 
-fn go_away(opens_accepted: u64) -> Vec<u8> {
+fn go_away(opens_accepted: u64) -> BytesMut {
     let go_away = Control::GoAway { opens_accepted, code: 0, grace_ms: 1 };
     control(&go_away, StreamId::CHANNEL)
 }
