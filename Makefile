@@ -108,7 +108,7 @@ test-python: $(NATIVE) ## Run the Python tests, end to end ones included; ARGS="
 	$(VENV)/bin/pytest $(ARGS)
 
 .PHONY: sim
-sim: ## Play the protocol over bad links; SEEDS=500, SEED=7 shows one run, PLAN=file a saved one
+sim: ## Play the protocol over bad links; SEEDS=5000, SEED=7 shows one run, PLAN=file a saved one
 	cargo run --quiet -p cmgmux-sim --locked -- \
 		$(if $(PLAN),plan $(PLAN),$(if $(SEED),seed $(SEED),seeds $(SEEDS)))
 

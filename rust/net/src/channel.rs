@@ -255,8 +255,8 @@ impl State {
 pub const OUTAGE_MARKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
 impl Channel {
-    /// Takes over an agreed channel, of the process with this `ledger`, on this thread's runtime. The future drives it and must be
-    /// polled on the same thread; it ends with the channel.
+    /// Takes over an agreed channel, of the process with this `ledger`, on this thread's runtime. The
+    /// future drives it and must be polled on the same thread; it ends with the channel.
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@
 //! Every stream carries a known pattern both ways, and what is read is compared with it. The streams
 //! of no rival outlive their connection.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -193,20 +194,20 @@ impl End {
         let socket = TcpStream::connect(address).await?;
         self.hold(&socket)?;
         let channel = cmgmux::greet(socket).await?;
-        let (end, kept) = (self.clone(), channel.clone());
-        spawn_local(async move {
-            loop {
-                kept.needs_link().await;
-                let socket = TcpStream::connect(address).await?;
-                end.hold(&socket)?;
-                // A link may die in its handshake, and is dialled again.
-                let _ = cmgmux::resume(&kept, socket).await;
-            }
-            #[allow(unreachable_code, reason = "it names the type of the errors")]
-            anyhow::Ok(())
-        });
+        spawn_local(self.clone().keep(channel.clone(), address));
         let streams = accept_all(&channel, streams).await?;
         self.carry(&channel, streams).await
+    }
+
+    /// Dials again whenever the link is lost.
+    async fn keep(self, channel: Channel, address: SocketAddr) -> Result<Infallible> {
+        loop {
+            channel.needs_link().await;
+            let socket = TcpStream::connect(address).await?;
+            self.hold(&socket)?;
+            // A link may die in its handshake, and is dialled again.
+            let _ = cmgmux::resume(&channel, socket).await;
+        }
     }
 
     /// Keeps another handle of a socket, for it to be killed by.
