@@ -10,7 +10,7 @@ pub const PACKED_BYTES: usize = 1024;
 
 /// Blocks of `BYTES` that may be in use, oldest first; up to `KEPT` of them are used again. The last
 /// one is being filled.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(crate) struct Blocks<const BYTES: usize, const KEPT: usize>(VecDeque<BytesMut>);
 
 /// Blocks for received payloads: more than an application with prompt readers has in use.

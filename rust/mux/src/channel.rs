@@ -6,6 +6,7 @@ mod output;
 mod unread;
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -143,7 +144,7 @@ pub enum Expiry {
 }
 
 /// A frame of a stream that has to go out before data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 enum Pending {
     Credit,
     Reset(StreamCode),
@@ -487,6 +488,23 @@ impl Channel {
             (true, false) => self.complete(),
             (false, _) => app.retired(token),
         }
+    }
+}
+
+/// What decides what an end does next while time stands still, for searches that have to know a state
+/// again.
+impl Hash for Channel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { side, ours, theirs, queues, payloads, scheduler, unread, churn, .. } = self;
+        let Self { ring, links, pending, untracked, ping, pong, go_away, close, .. } = self;
+        let Self { rx_pos, ack_due, max_opens, opens, encoded_opens, granted_opens, .. } = self;
+        let Self { accepted, completed, taken_opens, drained_after, .. } = self;
+        let Self { config: _, counters: _, flight: _, liveness: _, rx_acked: _, rx_at: _, .. } =
+            self;
+        (side, ours, theirs, queues, payloads, scheduler, unread, churn).hash(state);
+        (ring, links, pending, untracked, ping, pong, go_away, close).hash(state);
+        (rx_pos, ack_due, max_opens, opens, encoded_opens, granted_opens).hash(state);
+        (accepted, completed, taken_opens, drained_after).hash(state);
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) enum Weight {
 }
 
 /// The bucket of one channel.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(crate) struct Churn {
     /// Time in which one frame is forgotten.
     interval: Duration,

@@ -12,7 +12,7 @@ const SHARED_BYTES: u32 = 8 * 1024 * 1024;
 const FEW_NODES: usize = 64;
 
 /// Chunks of every stream's send queue, linked by index; an empty queue costs nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(crate) struct Queues {
     nodes: Vec<Node>,
     /// First free node; 0 = none. Node `i` is stored at `i - 1`.
@@ -23,7 +23,7 @@ pub(crate) struct Queues {
     bytes: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 struct Node {
     data: Bytes,
     next: u32,

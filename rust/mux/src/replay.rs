@@ -20,7 +20,7 @@ const MAX_KEPT: usize = 16;
 const SHARE_BYTES: usize = 1024;
 
 /// Encoded tracked frames from the oldest unacknowledged one on.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(crate) struct Ring {
     segments: VecDeque<Segment>,
     /// Segments at the front that have been written to the link.
@@ -36,7 +36,7 @@ pub(crate) struct Ring {
     is_closed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 struct Segment {
     bytes: Bytes,
     /// Position behind its last byte.

@@ -11,7 +11,7 @@ const RESUME_BODY: usize = 16 + 4 + 8 + 8 + 8 + 32;
 const RESUMED_BODY: usize = 4 + 4 + 8 + 8;
 
 /// Where an end of the channel stands when it asks for a new link.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Claim {
     /// The number of the attempt, greater than any before. From 1; the first link has 0.
     pub epoch: u32,

@@ -31,7 +31,7 @@ impl Class {
 }
 
 /// A stream that has something to encode.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Ready {
     pub(crate) id: StreamId,
     /// Bytes of its earlier turns as bulk that it could not use.
@@ -48,7 +48,7 @@ impl Ready {
 ///
 /// A list may hold ids of streams that are over by now, or in the other class; whoever takes one
 /// sees to them. The dead ones are as few as the frames that ended those streams and wait in the ring.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(crate) struct Scheduler {
     small: VecDeque<Ready>,
     bulk: VecDeque<Ready>,

@@ -3,7 +3,7 @@
 use crate::frame::StreamKind;
 
 /// Which end of the channel this is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Side {
     /// Dialled the link; its streams have initiator bit 0.
     ConnectionPoint,
@@ -21,7 +21,7 @@ impl Side {
 }
 
 /// The sending half.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum TxState {
     /// Takes data.
     Open,
@@ -34,7 +34,7 @@ pub(crate) enum TxState {
 }
 
 /// The receiving half.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum RxState {
     /// Takes data for the application.
     Open,
@@ -47,7 +47,7 @@ pub(crate) enum RxState {
 }
 
 /// A set of facts about a slot.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) struct Flags(u8);
 
 impl Flags {
@@ -85,7 +85,7 @@ impl Flags {
 }
 
 /// Everything that the channel knows of one stream, in one cache line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 #[repr(align(64))]
 pub(crate) struct Slot {
     /// Charge sent so far.

@@ -1,6 +1,7 @@
 //! The streams that one initiator opened: pages of slots, found by index, never by hash.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::frame::StreamId;
 use crate::stream::{Flags, Slot};
@@ -14,7 +15,7 @@ const USED: u16 = 0x100;
 ///
 /// Generations outlive their page, at two bytes an index, so that an index never means the same
 /// stream twice in a row.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(crate) struct Table {
     initiator: u32,
     pages: Vec<Option<Page>>,
@@ -37,6 +38,13 @@ impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let slots = self.slots.iter().enumerate();
         f.debug_map().entries(slots.filter(|(_, slot)| slot.flags.has(Flags::LIVE))).finish()
+    }
+}
+
+impl Hash for Page {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let slots = self.slots.iter().enumerate();
+        slots.filter(|(_, slot)| slot.flags.has(Flags::LIVE)).for_each(|slot| slot.hash(state));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Microseconds since an epoch that the driver picks once per channel.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(u64);
 
 impl Timestamp {

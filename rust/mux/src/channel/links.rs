@@ -17,7 +17,7 @@ use crate::stream::Side;
 use crate::time::Timestamp;
 
 /// The present link, and what is known of the next one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(super) struct Links {
     /// Number of the newest claim that was sent, or accepted. The first link has 0.
     pub(super) epoch: u32,

@@ -19,7 +19,7 @@ use crate::stream::{Flags, RxState, Slot};
 const SPARE: usize = 64;
 
 /// The account of one channel.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(super) struct Unread {
     /// Charge that the application holds.
     pub(super) bytes: u64,
@@ -29,7 +29,7 @@ pub(super) struct Unread {
 }
 
 /// A stream that had data unread when it was listed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Entry {
     id: StreamId,
     token: Token,

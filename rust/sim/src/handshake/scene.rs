@@ -1,7 +1,6 @@
 //! One state of the search: two ends, their links, and what the adversary may still do.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -152,7 +151,7 @@ impl Scene {
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = Digest::default();
         for end in &self.ends {
-            write!(hasher, "{:?}", end.channel).expect("hashing never fails");
+            end.channel.hash(&mut hasher);
             (end.app.heard, end.app.ended, end.app.retired).hash(&mut hasher);
             (end.link, end.said, end.is_blocked).hash(&mut hasher);
         }
@@ -450,59 +449,21 @@ impl Link {
     }
 }
 
-/// Hashes what a channel shows of itself, but for the fields that decide nothing while time stands
-/// still.
-#[derive(Default)]
-struct Digest {
-    hash: u64,
-    /// Structures that are open, whether a name of a field comes next, and whether its field counts.
-    depth: u32,
-    at_name: bool,
-    is_without_weight: bool,
-}
-
-const WITHOUT_WEIGHT: [&str; 6] = ["config", "counters", "flight", "liveness", "rx_acked", "rx_at"];
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        match text {
-            ", " => self.at_name = true,
-            ": " => {}
-            " { " => {
-                self.depth += 1;
-                self.at_name = true;
-            }
-            " }" => {
-                self.depth -= 1;
-                self.is_without_weight &= self.depth > 0;
-            }
-            _ => {
-                if self.at_name && self.depth == 1 {
-                    self.is_without_weight = WITHOUT_WEIGHT.contains(&text);
-                }
-                self.at_name = false;
-                if !self.is_without_weight {
-                    self.write(text.as_bytes());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A state is one of millions, so a hash that is quick and spreads well is enough.
+#[derive(Default)]
+struct Digest(u64);
+
 impl Hasher for Digest {
     fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let mixed = self.hash ^ u64::from_le_bytes(word);
-            self.hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            let mixed = self.0 ^ word;
+            self.0 = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         }
     }
 
     fn finish(&self) -> u64 {
-        let mixed = (self.hash ^ self.hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let mixed = (self.0 ^ self.0 >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ mixed >> 32
     }
 }
