@@ -10,6 +10,7 @@ from typing import Any
 from tests.vectors.decoder import Frame, Refused, decode, unrun
 
 ACCEPTED, STALE_EPOCH = 0, 3
+REFUSED = 2
 OPENER = {"connection_point": "p", "instance": "i"}
 Event = dict[str, Any]
 
@@ -43,7 +44,8 @@ class End:
     """Streams that this end may open."""
     granted: int
     """Streams that the other end may open."""
-    opens: int = 0
+    opened: list[str] = field(default_factory=list)
+    """Streams of this end that it has sent an OPEN for, in order."""
     accepted: int = 0
     drained_after: int | None = None
     """Streams of the other end that had arrived when this one began to drain."""
@@ -105,8 +107,8 @@ class End:
         """Check a new frame by the rules for its sender."""
         fields: dict[str, Any] = frame.fields
         if frame.type == "OPEN":
-            self.opens += 1
-            assert self.opens <= self.max_opens, "no ticket"
+            self.opened.append(frame.stream)
+            assert len(self.opened) <= self.max_opens, "no ticket"
             assert self.taken is None, "the other end drains"
             self.occupy(frame.stream)
         elif frame.type in ("ACK", "PONG"):
@@ -167,13 +169,12 @@ class End:
                 self.max_opens = fields["max_opens"]
                 return [{"event": "tickets"}]
             case "GOAWAY":
-                possible = self.opens if self.taken is None else self.taken
+                possible = len(self.opened) if self.taken is None else self.taken
                 self.taken = fields["opens_accepted"]
                 if self.taken > possible:
                     raise Refused("ACK_RANGE")
-                return [
-                    {"event": "draining", "code": fields["code"], "grace_ms": fields["grace_ms"]}
-                ]
+                draining = {"code": fields["code"], "grace_ms": fields["grace_ms"]}
+                return [{"event": "draining", **draining}, *self.refuse_unseen(self.taken)]
             case "CLOSE":
                 return [{"event": "closed", **fields}]
             case "PING":
@@ -183,6 +184,22 @@ class End:
                 raise Refused("ACK_RANGE")
             self.named = fields["rx_pos"]
         return []
+
+    def refuse_unseen(self, taken: int) -> list[Event]:
+        """Give up the streams behind the first `taken`, which the other end has not seen."""
+        events: list[Event] = []
+        for name in self.opened[taken:]:
+            stream = self.streams.get(name)
+            if stream is None:
+                continue
+            refused = {"stream": name, "code": REFUSED}
+            if stream.rx == "Open":
+                stream.rx = "Stopped"
+                events.append({"event": "reset", **refused})
+            if stream.tx in ("Open", "Finishing"):
+                stream.tx = "Resetting"
+                events.append({"event": "stopped", **refused})
+        return events
 
     def apply_open(self, frame: Frame) -> list[Event]:
         """Accept a stream."""

@@ -1,5 +1,6 @@
 //! The state of one channel, and the calls of the application.
 
+mod drain;
 mod input;
 mod links;
 mod output;
@@ -203,7 +204,7 @@ pub struct Channel {
     completed: u64,
     /// Once the peer drains: how many of our opens it has taken, at most.
     taken_opens: Option<u64>,
-    /// Once this end drains: how many of the peer's opens had arrived by then.
+    /// Once this end has encoded GOAWAY: how many of the peer's opens had arrived by then.
     drained_after: Option<u64>,
 
     counters: Counters,
@@ -398,22 +399,9 @@ impl Channel {
         debug_assert!(self.completed <= self.accepted);
     }
 
-    /// Asks the peer to open no more streams. What it has opened goes on; its later opens are
-    /// refused. The owner ends the channel after `grace`.
-    pub fn go_away(&mut self, code: CloseCode, grace: Duration) {
-        self.drained_after.get_or_insert(self.accepted);
-        self.go_away = Some((code, grace));
-    }
-
     /// Tells the peer that the channel ends, with the next output and nothing after it.
     pub fn close(&mut self, code: CloseCode, text: &str) {
         self.close.get_or_insert_with(|| (code, text.to_owned()));
-    }
-
-    /// Whether streams can be opened as far as the peer's wishes go; tickets are another matter.
-    #[must_use]
-    pub fn accepts_opens(&self) -> bool {
-        self.taken_opens.is_none()
     }
 
     /// Totals and present size.

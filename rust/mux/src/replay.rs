@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::blocks::Blocks;
-use crate::frame::{HEADER_BYTES, Header};
+use crate::frame::{HEADER_BYTES, Header, StreamId, kind};
 
 /// Size of a block for headers and small payloads.
 const BLOCK: usize = 64 * 1024;
@@ -70,6 +70,25 @@ impl Ring {
     /// Bytes held: encoded and not acknowledged.
     pub(crate) fn bytes(&self) -> u64 {
         self.encoded - self.acked
+    }
+
+    /// The streams of the OPENs held, in order. Takes a look at every frame held.
+    pub(crate) fn opens(&self) -> Vec<StreamId> {
+        let mut opens = Vec::new();
+        let mut next = self.acked;
+        for Segment { bytes, end, .. } in &self.segments {
+            // A header never lies in two segments.
+            while next < *end {
+                let held = usize::try_from(*end - next).expect("a segment is in memory");
+                let header = Header::decode(&bytes[bytes.len() - held..]);
+                let header = header.ok().flatten().expect("the ring holds whole frames");
+                if header.kind == kind::OPEN {
+                    opens.push(header.stream);
+                }
+                next += header.frame_bytes() as u64;
+            }
+        }
+        opens
     }
 
     /// Begins a frame; exactly `header.length` bytes of payload must follow.
@@ -228,7 +247,6 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{StreamId, kind};
 
     fn push(ring: &mut Ring, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap();

@@ -211,10 +211,15 @@ impl Driver {
                 core.handle_written(now);
             }
             std::mem::swap(&mut book.wake, &mut self.wake);
+            let is_draining = state.drain_until.is_some();
             drop(state);
             self.wake.drain(..).for_each(Waker::wake);
             if encoded == 0 {
                 return Ok(());
+            }
+            if is_draining {
+                // It may have been the last that kept the channel.
+                cx.waker().wake_by_ref();
             }
         }
     }
@@ -236,11 +241,13 @@ impl Driver {
             return Err(Failure::Channel(reason));
         }
         if let Some(until) = state.drain_until {
-            let streams = state.core.counters().live;
-            if Instant::now() >= until || streams == 0 {
-                let text = match streams {
-                    0 => "drained, every stream had ended".to_owned(),
-                    streams => format!("the grace is over with {streams} streams still open"),
+            let has_drained = state.core.has_drained();
+            if has_drained || Instant::now() >= until {
+                let text = if has_drained {
+                    "drained, every stream had ended".to_owned()
+                } else {
+                    let streams = state.core.counters().live;
+                    format!("the grace is over with {streams} streams still open")
                 };
                 let reason = EndReason::Closed { code: CloseCode::SHUTDOWN, text };
                 return Err(Failure::Channel(reason));

@@ -123,12 +123,14 @@ impl Audit {
         from.due.iter().all(|(id, _)| !from.streams.contains_key(id))
     }
 
-    /// `side` wrote a batch.
-    pub(crate) fn handle_written(&mut self, side: Side, batch: &[u8]) {
+    /// `side` wrote a batch. Says whether there is a GOAWAY in it.
+    pub(crate) fn handle_written(&mut self, side: Side, batch: &[u8]) -> bool {
+        let mut drains = false;
         for (header, frame) in frames(batch) {
             let (to, from) = self.directions(side);
             assert!(!from.is_closed, "{side:?} writes behind its CLOSE");
             from.is_closed = header.kind == kind::CLOSE;
+            drains |= header.kind == kind::GOAWAY;
             if kind::is_tracked(header.kind) {
                 from.write(&header, frame, to);
             } else if let Some(position) = acknowledged(&header, frame) {
@@ -137,6 +139,7 @@ impl Audit {
             }
         }
         self.directions(side).1.free();
+        drains
     }
 
     /// `side` is about to apply the whole frames at the front of `input`.

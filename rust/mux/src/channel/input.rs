@@ -263,14 +263,9 @@ impl Channel {
                 }
                 Ok(())
             }
-            Control::GoAway { opens_accepted: accepted, code, grace_ms } => {
-                let possible = self.taken_opens.unwrap_or(self.encoded_opens);
-                if accepted > possible {
-                    return Err(ProtocolError::GoAwayRange { accepted, possible });
-                }
-                self.taken_opens = Some(accepted);
-                app.draining(CloseCode(code), Duration::from_millis(u64::from(grace_ms)));
-                Ok(())
+            Control::GoAway { opens_accepted, code, grace_ms } => {
+                let grace = Duration::from_millis(u64::from(grace_ms));
+                self.handle_go_away(opens_accepted, CloseCode(code), grace, app)
             }
             Control::Ack { rx_pos, delay_us } => {
                 let delay = Duration::from_micros(u64::from(delay_us));

@@ -1,13 +1,10 @@
 //! What the channel has to write, batch by batch.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
-use tracing::{debug, trace};
+use tracing::trace;
 
 use super::{Application, Channel, Pending, Token, table};
 use crate::credit::{self, Terms};
-use crate::error::{CloseCode, StreamCode};
 use crate::frame::{Control, FIN, FRAME_CHARGE, HEADER_BYTES, Header, MAX_BODY, StreamId, kind};
 use crate::queue::Front;
 use crate::replay::Ring;
@@ -50,8 +47,11 @@ impl Channel {
         }
         // After a move to a new link, first what the old one did not deliver.
         if !self.ring.has_unwritten() {
+            let before = self.ring.encoded();
             self.encode_tracked(now, app);
-            self.ring.close_batch();
+            if self.ring.encoded() > before {
+                self.ring.close_batch();
+            }
         }
         let has_tracked = self.ring.has_unwritten();
         if !has_tracked && self.ring.bytes() < self.flight.cap() {
@@ -150,6 +150,7 @@ impl Channel {
         self.scheduler.served(class, whole - *room);
     }
 
+    #[inline]
     fn encode_channel_frames(&mut self, room: &mut usize) {
         let allowed = self.completed + u64::from(self.config.local.max_streams);
         let fresh = allowed - self.granted_opens;
@@ -163,14 +164,7 @@ impl Channel {
         }
     }
 
-    fn encode_go_away(&mut self, code: CloseCode, grace: Duration, room: &mut usize) {
-        let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
-        let opens_accepted = self.drained_after.unwrap_or(self.accepted);
-        let go_away = Control::GoAway { opens_accepted, code: code.0, grace_ms };
-        self.encode_control(&go_away, StreamId::CHANNEL, room);
-    }
-
-    fn encode_control(&mut self, control: &Control, stream: StreamId, room: &mut usize) {
+    pub(super) fn encode_control(&mut self, control: &Control, stream: StreamId, room: &mut usize) {
         trace!(?control, %stream, "encoding frame");
         self.ring.frame(|out: &mut BytesMut| {
             let before = out.len();
@@ -195,10 +189,6 @@ impl Channel {
                 continue;
             };
             if slot.flags.has(Flags::UNOPENED) {
-                if self.taken_opens.is_some() {
-                    self.refuse_unopened(id, app);
-                    continue;
-                }
                 self.encoded_opens += 1;
                 *room -= encode_open(&mut self.ring, id, slot, Front::default());
             }
@@ -223,26 +213,6 @@ impl Channel {
         }
     }
 
-    /// Ends a stream of ours that a peer which takes no more has not heard of.
-    fn refuse_unopened(&mut self, id: StreamId, app: &mut impl Application) {
-        let Some(slot) = self.ours.get_mut(id) else { return };
-        self.queues.clear(slot);
-        let token = Token(slot.token);
-        let (tx, rx, released) = (slot.tx, slot.rx, slot.flags.has(Flags::RELEASED));
-        self.ours.remove(id, false);
-        debug!(stream = %id, "the peer drains, the stream was not opened");
-        if released {
-            return;
-        }
-        if rx == RxState::Open {
-            app.reset(token, StreamCode::REFUSED);
-        }
-        if matches!(tx, TxState::Open | TxState::Finishing) {
-            app.stopped(token, StreamCode::REFUSED);
-        }
-        app.retired(token);
-    }
-
     /// Encodes what the stream may send in one turn of at most `room` bytes; says whether more
     /// could go at once.
     fn encode_stream(
@@ -255,10 +225,6 @@ impl Channel {
             let slot = table(&mut self.ours, &mut self.theirs, id).get_mut(id);
             let Some(slot) = slot else { return false };
             let opening = slot.flags.has(Flags::UNOPENED);
-            if opening && self.taken_opens.is_some() {
-                self.refuse_unopened(id, app);
-                return false;
-            }
             let overhead = HEADER_BYTES + if opening { 4 } else { 0 };
             if *room < overhead + (slot.queued as usize).min(MIN_SEND) {
                 return opening || slot.queue_head != 0;

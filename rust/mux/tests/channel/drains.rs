@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Control, FIN, kind};
-use cmgmux_mux::{CloseCode, End, StreamCode, StreamId};
+use cmgmux_mux::{CloseCode, Config, End, StreamCode, StreamId};
 
 use crate::abuse::Victim;
 use crate::frames::{control, frame, split, theirs};
+use crate::pair::Pair;
 
 /// The frames that an end has to send, but for OPEN and DATA.
 fn says(victim: &mut Victim) -> Vec<(StreamId, Control)> {
@@ -52,11 +53,12 @@ fn i17_opens_behind_a_go_away_are_refused_once_and_never_counted() {
     let mut victim = Victim::new();
     for round in 0..3 {
         victim.end.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(3 - round));
+        let mut said = says(&mut victim);
         let late = theirs(2 + u32::try_from(round).unwrap(), 0);
         let mut bytes = frame(kind::OPEN, 0, late, &[1, 0, 0, 0, b'x']);
         bytes.unsplit(frame(kind::DATA, FIN, late, b"y"));
         victim.feed(bytes).unwrap();
-        let said = says(&mut victim);
+        said.extend(says(&mut victim));
         let counts: Vec<_> = said
             .iter()
             .filter_map(|(_, frame)| match frame {
@@ -74,6 +76,46 @@ fn i17_opens_behind_a_go_away_are_refused_once_and_never_counted() {
         assert!(said.iter().all(|(stream, _)| *stream != victim.stream));
     }
     assert_eq!(victim.end.app.streams.len(), 1, "nobody saw them");
+}
+
+// R-GOAWAY-6
+#[test]
+fn i17_a_go_away_refuses_the_streams_that_crossed_it_even_if_nothing_more_arrives() {
+    let mut pair = Pair::new(&Config::default());
+    let seen = pair.instance.open().unwrap();
+    pair.instance.channel.send(seen, Bytes::from_static(b"seen"), End::None).unwrap();
+    pair.settle();
+    pair.point.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(5));
+    let go_away = pair.point.batch(pair.now).unwrap();
+    // One half-sent, one sent to its end, one given up and let go, one with more to send.
+    let ids: Vec<_> = (0..4).map(|_| pair.instance.open().unwrap()).collect();
+    let data = |bytes: &'static [u8]| Bytes::from_static(bytes);
+    let channel = &mut pair.instance.channel;
+    channel.send(ids[0], data(b"half"), End::None).unwrap();
+    channel.send(ids[1], data(b"whole"), End::Stream).unwrap();
+    channel.reset(ids[2], StreamCode::CANCELLED);
+    pair.instance.stop(ids[2], StreamCode::CANCELLED);
+    pair.instance.channel.release(ids[2]);
+    pair.instance.channel.send(ids[3], Bytes::from(vec![0; 60_000]), End::Stream).unwrap();
+    while let Some(batch) = pair.instance.batch(pair.now) {
+        pair.point.wire.extend(batch);
+    }
+    pair.instance.wire.extend(go_away);
+    pair.instance.deliver(pair.now, usize::MAX).unwrap();
+    let refused = Some(StreamCode::REFUSED);
+    let streams = &pair.instance.app.streams;
+    let outcomes: Vec<_> = streams.iter().map(|s| (s.reset, s.stopped)).collect();
+    let none = (None, None);
+    let expected = [none, (refused, refused), (refused, None), none, (refused, refused)];
+    assert_eq!(outcomes, expected);
+    assert_eq!(pair.instance.channel.counters().queued_bytes, 0);
+    // The peer's own refusals change nothing any more, and both ends forget the streams.
+    pair.settle();
+    assert_eq!(pair.point.app.streams.len(), 1, "nobody saw them");
+    assert_eq!(pair.instance.channel.counters().live, 1);
+    assert_eq!(pair.point.channel.counters().live, 1);
+    let resets = pair.instance.app.streams.iter().filter(|s| s.reset.is_some()).count();
+    assert_eq!(resets, 3);
 }
 
 // R-GOAWAY-1

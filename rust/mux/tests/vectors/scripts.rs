@@ -168,7 +168,7 @@ fn draining(talk: &mut Recorder) {
     talk.greet(Limits::default(), Limits::default());
     talk.open(INSTANCE, "i1.0");
     talk.send(INSTANCE, "i1.0", b"before", "part");
-    talk.settle();
+    talk.finish();
     talk.call(POINT, json!({ "do": "go_away", "code": 0, "grace_ms": 5_000 }));
     talk.open(INSTANCE, "i2.0");
     talk.send(INSTANCE, "i2.0", b"crossing", "part");

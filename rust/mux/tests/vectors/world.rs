@@ -115,15 +115,22 @@ impl End {
 
     /// The next frame that this end has to send.
     pub(crate) fn next_frame(&mut self, now: Timestamp) -> Option<Vec<u8>> {
-        if self.output.is_empty() && self.channel.poll_output(now, &mut self.app) {
-            let mut batch: Vec<u8> = self.channel.output().flatten().copied().collect();
-            self.channel.handle_written(now);
-            while let Some(header) = Header::decode(&batch).unwrap() {
-                let rest = batch.split_off(header.frame_bytes());
-                self.output.push_back(std::mem::replace(&mut batch, rest));
-            }
+        if self.output.is_empty() {
+            self.write_batch(now);
         }
         self.output.pop_front()
+    }
+
+    fn write_batch(&mut self, now: Timestamp) {
+        if !self.channel.poll_output(now, &mut self.app) {
+            return;
+        }
+        let mut batch: Vec<u8> = self.channel.output().flatten().copied().collect();
+        self.channel.handle_written(now);
+        while let Some(header) = Header::decode(&batch).unwrap() {
+            let rest = batch.split_off(header.frame_bytes());
+            self.output.push_back(std::mem::replace(&mut batch, rest));
+        }
     }
 
     fn lose_link(&mut self) {
@@ -159,7 +166,9 @@ impl World {
 
     /// Carries out one call of an application.
     pub(crate) fn call(&mut self, call: &Value) {
-        let End { channel, app, .. } = self.end(&call["at"]);
+        let now = self.now;
+        let end = self.end(&call["at"]);
+        let End { channel, app, .. } = &mut *end;
         let code = || u32::try_from(call["code"].as_u64().unwrap()).unwrap();
         let id = match call["do"].as_str().unwrap() {
             "open" | "complete" | "claim" | "go_away" | "close" => None,
@@ -192,6 +201,8 @@ impl World {
             ("go_away", _) => {
                 let grace = Duration::from_millis(call["grace_ms"].as_u64().unwrap());
                 channel.go_away(CloseCode(code()), grace);
+                // Its count is of now.
+                end.write_batch(now);
             }
             ("close", _) => channel.close(CloseCode(code()), call["text"].as_str().unwrap()),
             other => panic!("unknown call {other:?}"),

@@ -156,6 +156,23 @@ fn a_draining_channel_ends_once_its_streams_have() {
     });
 }
 
+// R-GOAWAY-6, R-GOAWAY-7
+#[test]
+fn a_stream_that_crosses_the_end_of_a_drained_channel_may_be_tried_elsewhere() {
+    with_channel("crossing", |point, instance| async move {
+        point.drain(Duration::from_secs(3_600));
+        let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"late"), End::None).unwrap();
+        let reason = instance.ended().await;
+        assert!(matches!(reason, EndReason::ClosedByPeer { code: CloseCode::SHUTDOWN, .. }));
+        let error = recv.chunk().await.unwrap_err();
+        assert!(error.is_unprocessed(), "{error}");
+        let error = send.ready().await.unwrap_err();
+        assert!(error.is_unprocessed(), "{error}");
+        assert!(point.accept().await.is_none());
+    });
+}
+
 #[test]
 fn a_reset_and_a_stop_carry_their_codes() {
     with_channel("codes", |point, instance| async move {

@@ -175,6 +175,14 @@ impl Book {
         }
     }
 
+    /// Whether an application at an end waits for one that has not seen its stream.
+    pub(super) fn waits_for_unseen(&self, side: usize) -> bool {
+        self.parties.iter().any(|ends| {
+            let waits = ends[side].id.is_some() && ends[side].rx == Rx::Open;
+            waits && ends[1 - side].id.is_none()
+        })
+    }
+
     /// The streams that have not ended at one of both ends.
     pub(super) fn open_streams(&self) -> impl Iterator<Item = usize> {
         let parties = self.parties.iter().enumerate();

@@ -15,6 +15,9 @@ const OVERDUE_US: u64 = 25_000;
 /// Batches without an end mean that an end is never silent.
 const MAX_BATCHES: u32 = 100_000;
 
+/// How an end closes a channel all of whose streams are over.
+const DRAINED: CloseCode = CloseCode::SHUTDOWN;
+
 pub(super) const NAMES: [Side; 2] = [Side::ConnectionPoint, Side::Instance];
 
 /// One end's process.
@@ -58,7 +61,8 @@ impl Live {
         let before = self.output.len();
         self.channel.output().for_each(|piece| self.output.extend_from_slice(piece));
         self.channel.handle_written(now);
-        audit.handle_written(NAMES[view.side], &self.output[before..]);
+        let drains = audit.handle_written(NAMES[view.side], &self.output[before..]);
+        view.book.sides[view.side].is_draining |= drains;
         true
     }
 }
@@ -92,19 +96,24 @@ impl World<'_> {
         let now = self.now;
         let Some(live) = &mut self.processes[side].live else { return false };
         let closed = self.book.sides[side].closed;
-        let counters = live.channel.counters();
-        if closed.is_some() {
+        if let Some(code) = closed {
+            if code == DRAINED {
+                let waits = self.book.waits_for_unseen(side);
+                assert!(!waits, "{:?} may not try again what nobody has seen", NAMES[side]);
+            }
             self.end_channel(side, "closed by its peer");
             return false;
         }
-        let is_drained = live.drain_until.is_some_and(|until| now >= until || counters.live == 0);
-        if is_drained && !live.is_closing {
+        let has_drained = live.channel.has_drained();
+        let is_over = live.drain_until.is_some_and(|until| now >= until || has_drained);
+        if is_over && !live.is_closing {
             live.is_closing = true;
             if live.link.is_none() {
                 self.end_channel(side, "drained without a link");
                 return false;
             }
-            live.channel.close(CloseCode::SHUTDOWN, "drained");
+            let code = if has_drained { DRAINED } else { CloseCode::INTERNAL };
+            live.channel.close(code, "");
             let Self { book, plan, audits, .. } = self;
             let mut view = View { book, plan, side };
             live.encode(now, &mut view, &mut audits[live.number]);

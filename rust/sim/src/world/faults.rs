@@ -58,7 +58,6 @@ impl World<'_> {
                 {
                     live.channel.go_away(CloseCode::SHUTDOWN, grace);
                     live.drain_until = Some(until);
-                    self.book.sides[side].is_draining = true;
                 }
                 self.drive(side);
             }
