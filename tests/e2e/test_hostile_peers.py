@@ -90,7 +90,7 @@ def test_i1_foreign_bytes_in_tls(
             link.sendall(foreign)
             header, _, code = struct.unpack_from("<III", read_all(link))
             assert (header >> 24, code) == (0x17, FRAME_SIZE)
-        watch.expect("link refused", "protocol")
+        watch.expect("link refused", "protocol_frame_size")
 
 
 BROKEN: Final = {

@@ -234,18 +234,18 @@ def close_code(answer: bytes) -> int:
 
 # R-HELLO-1, R-HELLO-2, R-HELLO-3, R-HELLO-5, R-FRAME-8
 @pytest.mark.parametrize(
-    ("text", "code"),
+    ("text", "code", "reason"),
     [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FRAME_SIZE),
-        (struct.pack("<II", 4 | 0x13 << 24, 0) + b"\xff" * 4, MALFORMED),
-        (struct.pack("<II", 0xFFFFFF | 0x13 << 24, 0), FRAME_SIZE),
-        (struct.pack("<II", 1_017 | 0x13 << 24, 0), FRAME_SIZE),
-        (struct.pack("<II", 5 | 0x02 << 24, 2) + b"early", UNKNOWN_FRAME),
-        (struct.pack("<II", 0 | 0x13 << 24, 1), UNKNOWN_FRAME),
-        (struct.pack("<II", 4 | 0x14 << 24, 0) + bytes(4), UNKNOWN_FRAME),
-        (hello({1: b"\2\0"}), VERSION),
-        (hello({4: b"\x10"}), MALFORMED),
-        (hello({5: bytes(2)}), MALFORMED),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", FRAME_SIZE, "protocol_frame_size"),
+        (struct.pack("<II", 4 | 0x13 << 24, 0) + b"\xff" * 4, MALFORMED, "protocol_malformed"),
+        (struct.pack("<II", 0xFFFFFF | 0x13 << 24, 0), FRAME_SIZE, "protocol_frame_size"),
+        (struct.pack("<II", 1_017 | 0x13 << 24, 0), FRAME_SIZE, "protocol_frame_size"),
+        (struct.pack("<II", 5 | 0x02 << 24, 2) + b"early", UNKNOWN_FRAME, "protocol_unknown_frame"),
+        (struct.pack("<II", 0 | 0x13 << 24, 1), UNKNOWN_FRAME, "protocol_unknown_frame"),
+        (struct.pack("<II", 4 | 0x14 << 24, 0) + bytes(4), UNKNOWN_FRAME, "protocol_unknown_frame"),
+        (hello({1: b"\2\0"}), VERSION, "protocol_version"),
+        (hello({4: b"\x10"}), MALFORMED, "protocol_malformed"),
+        (hello({5: bytes(2)}), MALFORMED, "protocol_malformed"),
     ],
     ids=[
         "http",
@@ -261,11 +261,11 @@ def close_code(answer: bytes) -> int:
     ],
 )
 def test_a_proper_certificate_does_not_excuse_a_broken_protocol(
-    path: GatedPath, text: bytes, code: int
+    path: GatedPath, text: bytes, code: int, reason: str
 ) -> None:
-    before = refused(path, "protocol")
+    before = refused(path, reason)
     assert close_code(greeting(path, text)) == code
-    check_counted(path, "protocol", before)
+    check_counted(path, reason, before)
 
 
 # R-HELLO-6

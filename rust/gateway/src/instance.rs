@@ -1,5 +1,6 @@
 //! What all threads of an instance share: sites, counters, the channels for the status.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,12 +62,12 @@ pub(crate) struct ShardCounters {
 pub(crate) struct LinkCounters {
     pub(crate) accepts: Arc<AcceptCounters>,
     pub(crate) established: AtomicU64,
-    refused: Mutex<BTreeMap<&'static str, u64>>,
+    refused: Mutex<BTreeMap<Cow<'static, str>, u64>>,
 }
 
 impl LinkCounters {
     /// Counts a link that did not become a channel.
-    pub(crate) fn refuse(&self, reason: &'static str) {
+    pub(crate) fn refuse(&self, reason: Cow<'static, str>) {
         *self.refused.lock().entry(reason).or_default() += 1;
     }
 }

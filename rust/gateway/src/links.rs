@@ -1,5 +1,6 @@
 //! The channel port: links of connection points are checked here and handed to their shard.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -127,10 +128,11 @@ impl Context {
         let arrival = match Arrival::receive(socket, Arc::clone(&self.tls), &self.trust).await {
             Ok(arrival) => arrival,
             Err(error) => {
-                links.refuse(error.reason());
+                let reason = error.reason();
                 if self.warnings.take() {
-                    warn!(%address, reason = error.reason(), %error, "link refused");
+                    warn!(%address, %reason, %error, "link refused");
                 }
+                links.refuse(reason);
                 return;
             }
         };
@@ -143,10 +145,10 @@ impl Context {
                 links.established.fetch_add(1, Ordering::Relaxed);
             }
             Err((reason, error)) => {
-                links.refuse(reason);
                 if self.warnings.take() {
-                    warn!(%address, %peer, reason, %error, "link refused");
+                    warn!(%address, %peer, %reason, %error, "link refused");
                 }
+                links.refuse(reason);
             }
         }
     }
@@ -155,7 +157,7 @@ impl Context {
         &self,
         offer: Offer,
         address: SocketAddr,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), (Cow<'static, str>, String)> {
         let index = self.instance.index;
         if offer.hello.instance != index {
             let text = format!(
@@ -164,21 +166,21 @@ impl Context {
                 offer.hello.instance
             );
             offer.refuse(CloseCode::WRONG_INSTANCE, &text).await;
-            return Err(("wrong_instance", text));
+            return Err(("wrong_instance".into(), text));
         }
         let ordinal = usize::from(offer.hello.ordinal);
         let Some(shard) = self.shards.get(ordinal) else {
             let text =
                 format!("this instance has {} shards and no number {ordinal}", self.shards.len());
             offer.refuse(CloseCode::WRONG_ORDINAL, &text).await;
-            return Err(("wrong_ordinal", text));
+            return Err(("wrong_ordinal".into(), text));
         };
         let place = match shard.try_reserve() {
             Ok(place) => place,
             Err(_) => {
                 let text = "the shard takes no channels at present".to_owned();
                 offer.refuse(CloseCode::DRAINING, &text).await;
-                return Err(("draining", text));
+                return Err(("draining".into(), text));
             }
         };
         // A process that has started anew has forgotten its channels.
@@ -201,7 +203,7 @@ impl Context {
         &self,
         offer: ResumeOffer,
         address: SocketAddr,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), (Cow<'static, str>, String)> {
         let (peer, channel_id) = (offer.peer.clone(), offer.channel_id());
         if self.failed_proofs.is_over(&peer) {
             sleep(FAILED_PROOF_DELAY).await;
@@ -214,7 +216,7 @@ impl Context {
                 channel_id.instance()
             );
             offer.refuse(ResumeCode::WRONG_INSTANCE).await;
-            return Err(("wrong_instance", text));
+            return Err(("wrong_instance".into(), text));
         }
         let channel = self.instance.channel(channel_id);
         if channel.is_none() {
@@ -229,7 +231,7 @@ impl Context {
             }
             offer.refuse(ResumeCode::UNKNOWN_CHANNEL).await;
             let text = format!("no channel {channel_id} of this connection point is known here");
-            return Err(("unknown_channel", text));
+            return Err(("unknown_channel".into(), text));
         };
         debug!(%peer, %address, channel = %channel_id, "link accepted for a channel that exists");
         channel.resume(offer).map_err(|error| (error.reason(), error.to_string()))

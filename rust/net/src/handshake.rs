@@ -4,6 +4,7 @@
 mod resume;
 mod stranger;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -96,19 +97,24 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The error's kind, for counters.
+    /// The error's kind, for logs and counters; with the code of CLOSE if the protocol was broken, such
+    /// as `protocol_version`.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
+    pub fn reason(&self) -> Cow<'static, str> {
+        let reason = match self {
             Self::Connection(_) => "connection",
             Self::Tls(_) => "tls",
             Self::Timeout { .. } => "timeout",
             Self::TooMuch => "too_much",
             Self::NotVouched(_) => "not_vouched",
-            Self::Protocol(_) => "protocol",
+            Self::Protocol(error) => {
+                let code = error.code().name().unwrap_or_default();
+                return format!("protocol_{}", code.to_lowercase()).into();
+            }
             Self::Refused { .. } => "refused",
             Self::NotResumed(_) => "not_resumed",
-        }
+        };
+        reason.into()
     }
 }
 

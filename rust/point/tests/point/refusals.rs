@@ -1,5 +1,7 @@
 //! Error answers of the connection point itself.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use cmgmux_exchange::code;
 use cmgmux_net::{End, StreamCode, StreamError};
@@ -125,6 +127,27 @@ fn what_is_no_request_resets_the_stream() {
             let error = exchange.answer().await.unwrap_err();
             assert_eq!(error, StreamError::Reset(StreamCode(expected)), "{text}");
         }
+    });
+}
+
+#[test]
+fn i9_a_stream_without_a_head_is_given_up_and_told_so() {
+    with_stage("headless", async |stage| {
+        let (mut piece, mut silent) = {
+            let open = |text: &'static str| {
+                stage.link.open_raw(&Method::GET, Bytes::from_static(text.as_bytes()), End::None)
+            };
+            (open("GET /mp HTTP/1.1\r\nho"), open("G"))
+        };
+        for exchange in [&mut piece, &mut silent] {
+            let answer = exchange.answer().await.unwrap();
+            assert_eq!(answer.head.status.as_u16(), 408);
+            assert!(answer.field("proxy-status").contains("http_request_error"));
+            let broken = poll_fn(|cx| exchange.send.poll_broken(cx)).await;
+            assert_eq!(broken, StreamError::Stopped(StreamCode(code::TIMED_OUT)));
+        }
+        assert_eq!(stage.point.status()["refusals"]["head-timeout"], 2);
+        assert_eq!(stage.link.get("/elsewhere").await.head.status.as_u16(), 404);
     });
 }
 
