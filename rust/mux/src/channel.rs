@@ -277,8 +277,7 @@ impl Channel {
         let mut slot = Slot::new(kind, id.generation(), peer.window_bytes, local.window_bytes);
         slot.flags.set(Flags::UNOPENED);
         slot.token = token.0;
-        self.ours.insert_next(id, slot);
-        self.make_ready(id);
+        self.scheduler.make_ready(self.ours.insert_next(id, slot), id);
         debug!(stream = %id, "opened stream");
         Ok(id)
     }
@@ -310,7 +309,7 @@ impl Channel {
         if end == End::Stream {
             slot.tx = TxState::Finishing;
         }
-        self.make_ready(id);
+        self.scheduler.make_ready(slot, id);
         Ok(())
     }
 
@@ -328,7 +327,7 @@ impl Channel {
         if slot.tx != TxState::Open {
             return Err(UsageError::Closed);
         }
-        let room = slot.queued < self.queues.share(limit);
+        let room = self.queues.has_room(slot.queued, limit);
         if !room {
             slot.flags.set(Flags::WANTS_ROOM);
         }
@@ -421,17 +420,6 @@ impl Channel {
         }
     }
 
-    /// Puts a stream that may have something to encode into its class's ready list.
-    fn make_ready(&mut self, id: StreamId) {
-        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
-            return;
-        };
-        if !slot.flags.has(Flags::READY) {
-            slot.flags.set(Flags::READY);
-            self.scheduler.list(Class::of(slot)).push_back(Ready::new(id));
-        }
-    }
-
     /// Puts a stream back that has more to encode than its turn of `served` bytes allowed.
     fn return_ready(&mut self, ready: Ready, served: usize) {
         let Some(slot) = table(&mut self.ours, &mut self.theirs, ready.id).get_mut(ready.id) else {
@@ -461,14 +449,17 @@ impl Channel {
 
     /// Frees the slot of a stream whose halves have both ended.
     fn retire_if_over(&mut self, id: StreamId, app: &mut impl Application) {
+        let slot = table(&mut self.ours, &mut self.theirs, id).get_mut(id);
+        if slot.is_some_and(|slot| slot.is_over()) {
+            self.retire(id, app);
+        }
+    }
+
+    /// Frees the slot of a live stream.
+    fn retire(&mut self, id: StreamId, app: &mut impl Application) {
         let is_ours = id.initiator() == self.side.initiator();
         let table = table(&mut self.ours, &mut self.theirs, id);
-        let Some(slot) = table.get_mut(id) else {
-            return;
-        };
-        if !slot.is_over() {
-            return;
-        }
+        let Some(slot) = table.get_mut(id) else { return };
         let (released, token) = (slot.flags.has(Flags::RELEASED), Token(slot.token));
         table.remove(id, is_ours);
         match (released, is_ours) {

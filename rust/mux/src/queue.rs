@@ -7,7 +7,7 @@ use crate::stream::Slot;
 
 /// Bytes that all queues are to hold together: what a processor can reach fast, and more than a link
 /// takes while a writer gets its turn.
-const SHARED_BYTES: u32 = 8 * 1024 * 1024;
+const SHARED_BYTES: u64 = 8 * 1024 * 1024;
 /// Nodes that are not worth giving back.
 const FEW_NODES: usize = 64;
 
@@ -46,10 +46,10 @@ impl Queues {
         self.bytes
     }
 
-    /// Bytes up to which a queue takes more: `limit`, or less if many queues share the memory. An
-    /// empty one always does.
-    pub(crate) fn share(&self, limit: u32) -> u32 {
-        (SHARED_BYTES / self.busy.max(1)).clamp(1, limit)
+    /// Whether a queue of `queued` bytes takes more: below `limit`, or less if many queues share the
+    /// memory. An empty one always does.
+    pub(crate) fn has_room(&self, queued: u32, limit: u32) -> bool {
+        queued < limit && u64::from(queued) * u64::from(self.busy) < SHARED_BYTES
     }
 
     /// Appends a chunk to the slot's queue.
@@ -185,21 +185,22 @@ mod tests {
     fn many_queues_share_the_memory_and_an_empty_one_always_takes_more() {
         let mut queues = Queues::default();
         let mut slots = vec![Slot::new(StreamKind::Exchange, 0, 0, 0); 1_000];
-        assert_eq!(queues.share(LIMIT), LIMIT);
+        assert!(queues.has_room(LIMIT - 1, LIMIT) && !queues.has_room(LIMIT, LIMIT));
         for slot in &mut slots {
             for _ in 0..2 {
                 queues.push(slot, Bytes::from_static(b"x"), 0);
             }
         }
-        assert_eq!(queues.share(LIMIT), SHARED_BYTES / 1_000);
+        let share = |queues: u64| u32::try_from(SHARED_BYTES / queues).unwrap();
+        assert!(queues.has_room(share(1_000), LIMIT) && !queues.has_room(share(1_000) + 1, LIMIT));
         let (first, rest) = slots.split_first_mut().unwrap();
         queues.take(first, Front { bytes: 2, flags: 0 }, |_| {});
-        assert_eq!(queues.share(LIMIT), SHARED_BYTES / 999);
+        assert!(queues.has_room(share(999), LIMIT) && !queues.has_room(share(999) + 1, LIMIT));
         rest.iter_mut().for_each(|slot| queues.clear(slot));
         queues.clear(first);
-        assert_eq!((queues.share(LIMIT), queues.busy, queues.bytes), (LIMIT, 0, 0));
+        assert_eq!((queues.busy, queues.bytes), (0, 0));
         queues.busy = u32::MAX;
-        assert!(queues.share(LIMIT) > 0);
+        assert!(queues.has_room(0, LIMIT) && !queues.has_room(1, LIMIT));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::frame::{HEADER_BYTES, MAX_BODY, StreamId};
-use crate::stream::Slot;
+use crate::stream::{Flags, Slot};
 
 /// Bytes that a stream may encode in one turn: one TLS record.
 pub(crate) const QUANTUM: usize = HEADER_BYTES + MAX_BODY;
@@ -38,12 +38,6 @@ pub(crate) struct Ready {
     deficit: usize,
 }
 
-impl Ready {
-    pub(crate) fn new(id: StreamId) -> Self {
-        Self { id, deficit: 0 }
-    }
-}
-
 /// The ready lists and the account between them.
 ///
 /// A list may hold ids of streams that are over by now, or in the other class; whoever takes one
@@ -61,6 +55,14 @@ impl Scheduler {
         match class {
             Class::Small => &mut self.small,
             Class::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// Puts a stream that may have something to encode into its class's list, unless it is there.
+    pub(crate) fn make_ready(&mut self, slot: &mut Slot, id: StreamId) {
+        if !slot.flags.has(Flags::READY) {
+            slot.flags.set(Flags::READY);
+            self.list(Class::of(slot)).push_back(Ready { id, deficit: 0 });
         }
     }
 

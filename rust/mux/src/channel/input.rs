@@ -223,11 +223,14 @@ impl Channel {
         if end == End::Stream {
             slot.rx = RxState::Ended;
         }
+        let is_over = slot.is_over();
         if wanted {
-            self.hand_over(id, data, end, app);
+            let is_new = self.unread.hold(slot, id, credit::charge(data.len()));
+            app.data(Token(slot.token), data, end);
+            self.keep_budget(is_new, app);
         }
-        if end == End::Stream {
-            self.retire_if_over(id, app);
+        if is_over {
+            self.retire(id, app);
         }
     }
 
@@ -308,7 +311,7 @@ impl Channel {
         };
         slot.tx_max = max;
         if slot.queue_head != 0 {
-            self.make_ready(id);
+            self.scheduler.make_ready(slot, id);
         }
         Ok(())
     }

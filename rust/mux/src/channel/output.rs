@@ -254,11 +254,20 @@ impl Channel {
                 encode_header(&mut self.ring, kind::DATA, id, front.bytes, front.flags)
             };
             self.queues.take(slot, front, |piece| self.ring.payload(piece));
-            let has_room = slot.queued <= self.queues.share(self.config.queue_bytes) / 2;
-            if has_room && slot.tx == TxState::Open && slot.flags.take(Flags::WANTS_ROOM) {
+            if slot.flags.has(Flags::WANTS_ROOM)
+                && slot.tx == TxState::Open
+                && self.queues.has_room(2 * slot.queued, self.config.queue_bytes)
+            {
+                slot.flags.take(Flags::WANTS_ROOM);
                 app.writable(Token(slot.token));
             }
-            self.retire_if_over(id, app);
+            if slot.is_over() {
+                self.retire(id, app);
+                return false;
+            }
+            if slot.queue_head == 0 {
+                return false;
+            }
         }
     }
 }

@@ -6,11 +6,9 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use tracing::debug;
 
-use super::{Application, Channel, End, Pending, Token, table};
-use crate::credit;
+use super::{Application, Channel, Pending, Token, table};
 use crate::error::StreamCode;
 use crate::frame::StreamId;
 use crate::stream::{Flags, RxState, Slot};
@@ -44,6 +42,19 @@ impl Unread {
         self.bytes = self.bytes.saturating_sub(charge);
     }
 
+    /// The application gets data of a stream; says whether the queue is longer by it.
+    pub(super) fn hold(&mut self, slot: &mut Slot, id: StreamId, charge: u32) -> bool {
+        slot.rx_unread += charge;
+        self.bytes += u64::from(charge);
+        let is_new = !slot.flags.has(Flags::LISTED);
+        if is_new {
+            slot.flags.set(Flags::LISTED);
+            let (token, consumed) = (Token(slot.token), consumed(slot));
+            self.order.push_back(Entry { id, token, consumed });
+        }
+        is_new
+    }
+
     /// The application drops what the stream holds.
     pub(super) fn forget(&mut self, slot: &mut Slot) {
         self.release(u64::from(std::mem::take(&mut slot.rx_unread)));
@@ -51,29 +62,9 @@ impl Unread {
 }
 
 impl Channel {
-    /// Hands data to the application and keeps what it holds within the budget.
-    pub(super) fn hand_over(
-        &mut self,
-        id: StreamId,
-        data: Bytes,
-        end: End,
-        app: &mut impl Application,
-    ) {
-        let charge = credit::charge(data.len());
-        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
-            return;
-        };
-        let token = Token(slot.token);
-        slot.rx_unread += charge;
-        self.unread.bytes += u64::from(charge);
-        let listed = slot.flags.has(Flags::LISTED);
-        if !listed {
-            slot.flags.set(Flags::LISTED);
-            let consumed = consumed(slot);
-            self.unread.order.push_back(Entry { id, token, consumed });
-        }
-        app.data(token, data, end);
-        if !listed && self.unread.order.len() > self.unread.sweep_at {
+    /// Keeps what the application holds within the budget, and the queue short when it has become longer.
+    pub(super) fn keep_budget(&mut self, is_longer: bool, app: &mut impl Application) {
+        if is_longer && self.unread.order.len() > self.unread.sweep_at {
             self.sweep(app);
         }
         if self.unread.bytes > self.config.budget_bytes {
@@ -143,9 +134,10 @@ fn consumed(slot: &Slot) -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use bytes::BytesMut;
+    use bytes::{Bytes, BytesMut};
 
     use super::*;
+    use crate::channel::End;
     use crate::config::Config;
     use crate::error::CloseCode;
     use crate::frame::{Control, FIN, Header, StreamKind, kind};
