@@ -49,6 +49,5 @@ async fn say(
     answer: &PublicationAnswer,
 ) -> Result<(), StreamError> {
     let message = answer.encode().unwrap_or_default();
-    send.ready().await?;
-    send.send(message, End::Part)
+    send.write(message, End::Part).await
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cmgmux_exchange::parts::End;
-use cmgmux_mux::{StreamCode, Token, UsageError};
+use cmgmux_mux::{StreamCode, StreamId, Token, UsageError};
 
 use crate::book::{Entry, Rx, Tx};
 use crate::channel::{EndReason, Shared, State};
@@ -74,17 +74,7 @@ impl SendStream {
     /// [`StreamError::Stopped`] and [`StreamError::ChannelLost`]; [`StreamError::Finished`] after
     /// the end.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        self.shared.with(|state| {
-            let id = state.writable(self.token)?;
-            match state.core.has_room(id) {
-                Ok(true) => Poll::Ready(Ok(())),
-                Ok(false) => {
-                    state.entry(self.token, |entry| wait(&mut entry.writer, cx));
-                    Poll::Pending
-                }
-                Err(_) => Poll::Ready(Err(StreamError::Finished)),
-            }
-        })
+        self.shared.with(|state| state.poll_ready(self.token, cx).map_ok(drop))
     }
 
     /// As [`poll_ready`](Self::poll_ready). Cancelling loses nothing.
@@ -104,23 +94,37 @@ impl SendStream {
     /// As [`poll_ready`](Self::poll_ready).
     pub fn send(&mut self, data: Bytes, end: End) -> Result<(), StreamError> {
         self.shared.with_output(|state| {
-            let id = match state.writable(self.token) {
-                Ok(id) => id,
-                Err(error) => return (Err(error), false),
+            let sent = match state.writable(self.token) {
+                Ok(id) => state.send(self.token, id, data, end),
+                Err(error) => Err(error),
             };
-            match state.core.send(id, data, to_core(end)) {
-                Ok(()) => {}
-                Err(UsageError::QueueFull) => {
-                    debug_assert!(false, "send without ready");
-                    return (Err(StreamError::Finished), false);
-                }
-                Err(_) => return (Err(StreamError::Finished), false),
-            }
-            if end == End::Stream {
-                state.entry(self.token, |entry| entry.tx = Tx::Finished);
-            }
-            (Ok(()), true)
+            let is_sent = sent.is_ok();
+            (sent, is_sent)
         })
+    }
+
+    /// Waits for room and sends all of `data` and what ends behind it: [`ready`](Self::ready) and
+    /// [`send`](Self::send) in one. Cancelled, it has sent nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll_ready`](Self::poll_ready).
+    pub async fn write(&mut self, data: Bytes, end: End) -> Result<(), StreamError> {
+        let mut data = Some(data);
+        poll_fn(|cx| {
+            self.shared.with_output(|state| {
+                let sent = match state.poll_ready(self.token, cx) {
+                    Poll::Ready(Ok(id)) => {
+                        state.send(self.token, id, data.take().unwrap_or_default(), end)
+                    }
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => return (Poll::Pending, false),
+                };
+                let is_sent = sent.is_ok();
+                (Poll::Ready(sent), is_sent)
+            })
+        })
+        .await
     }
 
     /// Abandons the half: what is queued is dropped, the peer learns `code`.
@@ -271,7 +275,7 @@ impl State {
     }
 
     /// The stream's id if its sending half takes data.
-    fn writable(&mut self, token: Token) -> Result<cmgmux_mux::StreamId, StreamError> {
+    fn writable(&mut self, token: Token) -> Result<StreamId, StreamError> {
         let entry = self.book.entry(token).ok_or(StreamError::Finished)?;
         match (entry.tx, &self.ended) {
             (Tx::Stopped(code), _) => Err(StreamError::Stopped(code)),
@@ -279,6 +283,41 @@ impl State {
             (Tx::Finished, None) => Err(StreamError::Finished),
             (Tx::Open, None) => Ok(entry.id),
         }
+    }
+
+    /// The stream's id once its queue takes more.
+    fn poll_ready(
+        &mut self,
+        token: Token,
+        cx: &Context<'_>,
+    ) -> Poll<Result<StreamId, StreamError>> {
+        let id = self.writable(token)?;
+        match self.core.has_room(id) {
+            Ok(true) => Poll::Ready(Ok(id)),
+            Ok(false) => {
+                self.entry(token, |entry| wait(&mut entry.writer, cx));
+                Poll::Pending
+            }
+            Err(_) => Poll::Ready(Err(StreamError::Finished)),
+        }
+    }
+
+    /// Queues data of a stream that is ready for it.
+    fn send(
+        &mut self,
+        token: Token,
+        id: StreamId,
+        data: Bytes,
+        end: End,
+    ) -> Result<(), StreamError> {
+        if let Err(error) = self.core.send(id, data, to_core(end)) {
+            debug_assert!(error != UsageError::QueueFull, "send without ready");
+            return Err(StreamError::Finished);
+        }
+        if end == End::Stream {
+            self.entry(token, |entry| entry.tx = Tx::Finished);
+        }
+        Ok(())
     }
 
     /// One of the two handles is gone; with the second goes the entry.

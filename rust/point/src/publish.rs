@@ -55,11 +55,7 @@ impl Publisher {
             Err(error) => return error.to_string(),
         };
         let message = self.plan.publication.clone();
-        let sent = async {
-            send.ready().await?;
-            send.send(message, End::Part)
-        };
-        if let Err(error) = sent.await {
+        if let Err(error) = send.write(message, End::Part).await {
             return error.to_string();
         }
         self.instance.note_publication(Publication::Sent);

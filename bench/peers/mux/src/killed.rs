@@ -245,7 +245,7 @@ impl End {
             }
         }
         for stream in &mut streams {
-            stream.tx.write(Bytes::new(), true).await?;
+            Tx::write(&mut stream.tx, Bytes::new(), true).await?;
             self.shared.written.fetch_add(stream.written as u64, ORDER);
         }
         Ok(())
@@ -286,7 +286,7 @@ struct Filled {
 
 impl Filled {
     async fn write(&mut self, bytes: usize) -> Result<()> {
-        self.tx.write(pattern(self.begin + self.written, bytes), false).await?;
+        Tx::write(&mut self.tx, pattern(self.begin + self.written, bytes), false).await?;
         self.written += bytes;
         Ok(())
     }

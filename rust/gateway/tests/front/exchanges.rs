@@ -205,11 +205,9 @@ async fn switch(stream: Incoming, head: &'static str) {
     assert!(asked.contains("upgrade: websocket\r\n") && !asked.contains("connection"), "{asked}");
     send.send(Bytes::from_static(head.as_bytes()), End::Part).unwrap();
     while let Some(chunk) = recv.chunk().await.unwrap() {
-        send.ready().await.unwrap();
-        send.send(chunk.data, End::None).unwrap();
+        send.write(chunk.data, End::None).await.unwrap();
     }
-    send.ready().await.unwrap();
-    send.send(Bytes::from_static(b"bye"), End::Stream).unwrap();
+    send.write(Bytes::from_static(b"bye"), End::Stream).await.unwrap();
 }
 
 #[test]

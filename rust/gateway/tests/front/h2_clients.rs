@@ -62,11 +62,9 @@ async fn echo(stream: Incoming) {
     assert!(head.data.starts_with(b"POST /open"), "{head:?}");
     send.send(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\n"), End::Part).unwrap();
     while let Some(chunk) = recv.chunk().await.unwrap() {
-        send.ready().await.unwrap();
-        send.send(chunk.data, End::None).unwrap();
+        send.write(chunk.data, End::None).await.unwrap();
     }
-    send.ready().await.unwrap();
-    send.send(Bytes::new(), End::Stream).unwrap();
+    send.write(Bytes::new(), End::Stream).await.unwrap();
 }
 
 #[test]
@@ -183,8 +181,7 @@ fn interim_heads_trailers_and_answers_without_a_body_pass() {
                     ("body", End::Part),
                     ("digest: x\r\n\r\n", End::Stream),
                 ] {
-                    send.ready().await.unwrap();
-                    send.send(Bytes::from_static(piece.as_bytes()), end).unwrap();
+                    send.write(Bytes::from_static(piece.as_bytes()), end).await.unwrap();
                 }
             })
             .await;

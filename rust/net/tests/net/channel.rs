@@ -18,8 +18,7 @@ fn streams_carry_both_directions_at_once() {
                 let (mut send, mut recv) = (incoming.send, incoming.recv);
                 tokio::task::spawn_local(async move {
                     while let Some(chunk) = recv.chunk().await.unwrap() {
-                        send.ready().await.unwrap();
-                        send.send(chunk.data, chunk.end).unwrap();
+                        send.write(chunk.data, chunk.end).await.unwrap();
                     }
                 });
             }
@@ -32,11 +31,9 @@ fn streams_carry_both_directions_at_once() {
                 let expected = sent.clone();
                 let writing = async {
                     for piece in sent.chunks(10_000) {
-                        send.ready().await.unwrap();
-                        send.send(Bytes::copy_from_slice(piece), End::None).unwrap();
+                        send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
                     }
-                    send.ready().await.unwrap();
-                    send.send(Bytes::new(), End::Stream).unwrap();
+                    send.write(Bytes::new(), End::Stream).await.unwrap();
                 };
                 let ((), read) = tokio::join!(writing, read_all(&mut recv));
                 assert!(read.unwrap() == expected, "stream {seed} came back changed");
@@ -56,8 +53,7 @@ fn a_thousand_idle_streams_end_at_their_baseline() {
         let mut held = Vec::new();
         for _ in 0..1_000 {
             let (mut send, recv) = instance.try_open(StreamKind::Exchange).unwrap();
-            send.ready().await.unwrap();
-            send.send(Bytes::from_static(b"poll"), End::Stream).unwrap();
+            send.write(Bytes::from_static(b"poll"), End::Stream).await.unwrap();
             held.push((send, recv));
         }
         let mut taken = Vec::new();
@@ -93,8 +89,7 @@ fn a_sleeping_reader_holds_its_writer_and_nobody_else() {
         let mut queued = 0;
         let filling = async {
             loop {
-                asleep.ready().await.unwrap();
-                asleep.send(pattern(8_192, 0), End::None).unwrap();
+                asleep.write(pattern(8_192, 0), End::None).await.unwrap();
                 queued += 8_192;
             }
         };
@@ -103,8 +98,7 @@ fn a_sleeping_reader_holds_its_writer_and_nobody_else() {
             let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
             let mut awake = point.accept().await.unwrap();
             for round in 0..500 {
-                send.ready().await.unwrap();
-                send.send(pattern(8_192, 1), End::None).unwrap();
+                send.write(pattern(8_192, 1), End::None).await.unwrap();
                 let mut got = 0;
                 while got < 8_192 {
                     got += awake.recv.chunk().await.unwrap().unwrap().data.len();

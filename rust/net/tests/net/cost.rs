@@ -34,8 +34,7 @@ fn a_thousand_small_messages_share_records_writes_and_acknowledgements() {
         let (before, calls) = (instance.stats(), write_calls());
         for _ in 0..ROUNDS {
             for (send, ..) in &mut ends {
-                send.ready().await.unwrap();
-                send.send(Bytes::from_static(MESSAGE), End::Part).unwrap();
+                send.write(Bytes::from_static(MESSAGE), End::Part).await.unwrap();
             }
             for (_, incoming, _) in &mut ends {
                 assert_eq!(incoming.recv.chunk().await.unwrap().unwrap().data, MESSAGE);

@@ -33,8 +33,7 @@ async fn open(opener: &Channel, acceptor: &Channel, streams: usize) -> Ends {
 /// Sends a message on each stream and waits until all have been read.
 async fn go_round((writers, readers): &mut Ends) {
     for (send, _) in writers {
-        send.ready().await.unwrap();
-        send.send(Bytes::from_static(MESSAGE), End::None).unwrap();
+        send.write(Bytes::from_static(MESSAGE), End::None).await.unwrap();
     }
     for (_, recv) in readers {
         assert_eq!(recv.chunk().await.unwrap().unwrap().data, MESSAGE);

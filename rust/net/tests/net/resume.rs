@@ -79,11 +79,9 @@ impl World {
         let expected = pattern(bytes, seed);
         let writing = async {
             for piece in expected.chunks(10_000) {
-                send.ready().await.unwrap();
-                send.send(Bytes::copy_from_slice(piece), End::None).unwrap();
+                send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
             }
-            send.ready().await.unwrap();
-            send.send(Bytes::new(), End::Stream).unwrap();
+            send.write(Bytes::new(), End::Stream).await.unwrap();
         };
         let ((), read) = tokio::join!(writing, read_all(&mut recv));
         assert!(read.unwrap() == expected, "stream {seed} came back changed");
@@ -96,8 +94,7 @@ impl World {
                 let (mut send, mut recv) = (incoming.send, incoming.recv);
                 spawn_local(async move {
                     while let Some(chunk) = recv.chunk().await.unwrap() {
-                        send.ready().await.unwrap();
-                        send.send(chunk.data, chunk.end).unwrap();
+                        send.write(chunk.data, chunk.end).await.unwrap();
                     }
                 });
             }

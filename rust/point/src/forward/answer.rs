@@ -133,8 +133,7 @@ pub(super) async fn refuse(
 }
 
 pub(super) async fn say(send: &mut SendStream, piece: Piece) -> Result<(), Broken> {
-    send.ready().await.map_err(|_| Broken::Left)?;
-    send.send(piece.data, piece.end).map_err(|_| Broken::Left)
+    send.write(piece.data, piece.end).await.map_err(|_| Broken::Left)
 }
 
 /// Waits until the stream takes more; the request moves on meanwhile.

@@ -140,8 +140,7 @@ impl Link {
         let publication = Publication::decode(&message).unwrap();
         publication.validate().unwrap();
         let answer = answer(&publication).encode().unwrap();
-        incoming.send.ready().await.unwrap();
-        incoming.send.send(answer, End::Part).unwrap();
+        incoming.send.write(answer, End::Part).await.unwrap();
         (publication, (incoming.send, incoming.recv))
     }
 
@@ -193,8 +192,7 @@ impl Link {
 impl Exchange {
     /// Sends a piece of the request's body.
     pub(crate) async fn say(&mut self, data: &[u8], end: End) -> Result<(), StreamError> {
-        self.send.ready().await?;
-        self.send.send(Bytes::copy_from_slice(data), end)
+        self.send.write(Bytes::copy_from_slice(data), end).await
     }
 
     /// The next event of the answer, and whether it is the last; nothing behind the end.

@@ -63,11 +63,9 @@ fn much_passes_both_ways_at_once() {
         let mut send = exchange.send;
         let asking = async {
             for piece in noise.chunks(10_000) {
-                send.ready().await.unwrap();
-                send.send(bytes::Bytes::copy_from_slice(piece), End::None).unwrap();
+                send.write(bytes::Bytes::copy_from_slice(piece), End::None).await.unwrap();
             }
-            send.ready().await.unwrap();
-            send.send(bytes::Bytes::new(), End::Stream).unwrap();
+            send.write(bytes::Bytes::new(), End::Stream).await.unwrap();
         };
         let mut heard = 0;
         let hearing = async {

@@ -152,8 +152,7 @@ impl Mux for Channel {
 
 impl Tx for SendStream {
     async fn write(&mut self, data: Bytes, last: bool) -> Result<()> {
-        self.ready().await?;
-        Ok(self.send(data, if last { End::Stream } else { End::None })?)
+        Ok(SendStream::write(self, data, if last { End::Stream } else { End::None }).await?)
     }
 }
 
