@@ -23,8 +23,8 @@ const READ_BUDGET: usize = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Time until the next look at something that is overdue because the kernel takes no output.
 const OVERDUE: Duration = Duration::from_millis(25);
-/// Room that the input buffer keeps while nothing arrives.
-const IDLE_INPUT: usize = 4 * 1024;
+/// Room that the input buffer keeps when it is empty: what small messages need.
+const IDLE_INPUT: usize = 64 * 1024;
 
 /// A future that ends with its channel.
 pub(crate) struct Driver {

@@ -329,16 +329,15 @@ impl State {
         if entry.handles > 0 {
             return;
         }
-        let Some(entry) = self.book.entries.remove(token.0 as usize) else {
-            return;
-        };
+        let (id, retired, accepted) = (entry.id, entry.retired, entry.accepted);
+        self.book.entries.remove(token.0 as usize);
         if self.ended.is_some() {
             return;
         }
-        match (entry.retired, entry.accepted) {
+        match (retired, accepted) {
             (true, true) => self.core.complete(),
             (true, false) => {}
-            (false, _) => self.core.release(entry.id),
+            (false, _) => self.core.release(id),
         }
     }
 }
