@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -25,17 +25,22 @@ VERSIONS: Final = ("HTTP/1.1", "HTTP/2")
 
 def client(path: GatedPath, version: str, *, certificates: Path | None = None) -> httpx.Client:
     """Give a client of the gateway that speaks one version, and shows a certificate if given."""
+    return httpx.Client(**options(path, version, certificates))
+
+
+def options(path: GatedPath, version: str, certificates: Path | None = None) -> dict[str, Any]:
+    """Give what such a client is made with."""
     tls = ssl.create_default_context(cafile=path.pki / "gateway-ca.pem")
     if certificates is not None:
         tls.load_cert_chain(certificates / "client.pem", certificates / "client.key")
-    return httpx.Client(
-        base_url=path.url(""),
-        verify=tls,
-        http1=version == "HTTP/1.1",
-        http2=version == "HTTP/2",
-        timeout=DEADLINE_S,
-        trust_env=False,
-    )
+    return {
+        "base_url": path.url(""),
+        "verify": tls,
+        "http1": version == "HTTP/1.1",
+        "http2": version == "HTTP/2",
+        "timeout": DEADLINE_S,
+        "trust_env": False,
+    }
 
 
 @pytest.fixture(params=VERSIONS, ids=["h1", "h2"])
@@ -173,15 +178,19 @@ def test_an_upload_of_undeclared_length_arrives_whole(http: httpx.Client) -> Non
 def test_requests_of_one_connection_do_not_wait_for_one_another(
     path: GatedPath, odd: OddRoles
 ) -> None:
-    with client(path, "HTTP/2") as http, ThreadPoolExecutor(1) as executor:
-        # The connection is there, and both requests share it.
-        assert http.get("/files/small").status_code == 200
-        held = executor.submit(http.get, "/pausing")
-        odd.pausing.heads.get(timeout=DEADLINE_S)
-        for _ in range(20):
-            assert http.get("/files/small").status_code == 200
-        with pytest.raises(httpx.RemoteProtocolError, match="StreamReset"):
-            held.result(DEADLINE_S)
+    # Threads must not share a TLS connection of Python's, tasks may.
+    async def ask() -> None:
+        async with httpx.AsyncClient(**options(path, "HTTP/2")) as http:
+            # The connection is there, and both requests share it.
+            assert (await http.get("/files/small")).status_code == 200
+            held = asyncio.create_task(http.get("/pausing"))
+            await asyncio.to_thread(odd.pausing.heads.get, timeout=DEADLINE_S)
+            for _ in range(20):
+                assert (await http.get("/files/small")).status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError, match="StreamReset"):
+                await held
+
+    asyncio.run(ask())
 
 
 def test_an_answer_that_breaks_off_is_an_error(
