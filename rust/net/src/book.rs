@@ -81,7 +81,7 @@ pub(crate) struct Book {
     pub(crate) incoming: VecDeque<(Token, StreamKind)>,
     pub(crate) acceptor: Option<Waker>,
     /// To be woken once the lock has been released.
-    pub(crate) wake: Vec<Waker>,
+    pub(crate) wake: VecDeque<Waker>,
     /// Streams can be opened that could not before.
     pub(crate) tickets: bool,
     /// The peer takes no new streams.

@@ -237,16 +237,16 @@ impl Outage {
 }
 
 impl State {
-    /// Those to be woken because the channel has been without a link for so long.
-    pub(crate) fn pass_outage_mark(&mut self) -> Vec<Waker> {
+    /// Lets everybody be woken if the channel has been without a link for so long.
+    pub(crate) fn pass_outage_mark(&mut self) {
         let passed = self
             .outage
             .as_mut()
             .filter(|outage| outage.next_mark().is_some_and(|mark| mark <= Instant::now()));
-        let Some(outage) = passed else { return Vec::new() };
-        outage.marks += 1;
-        self.book.wake_all();
-        std::mem::take(&mut self.book.wake)
+        if let Some(outage) = passed {
+            outage.marks += 1;
+            self.book.wake_all();
+        }
     }
 }
 

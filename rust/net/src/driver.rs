@@ -1,5 +1,6 @@
 //! Drives one channel over its links, one after the other: the only task that touches their sockets.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -23,6 +24,9 @@ const READ_BUDGET: usize = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Time until the next look at something that is overdue because the kernel takes no output.
 const OVERDUE: Duration = Duration::from_millis(25);
+/// How many of those that wait for something are woken at a time. What they write goes out before the
+/// next ones get their turn, so that the peer has something to do meanwhile.
+const GROUP: usize = 32;
 /// Room that the input buffer keeps when it is empty: what small messages need.
 const IDLE_INPUT: usize = 64 * 1024;
 
@@ -36,8 +40,8 @@ pub(crate) struct Driver {
     /// The latest time to look at the clock again, and its timer.
     alarm: Instant,
     timer: Pin<Box<Sleep>>,
-    /// Who is to be woken, taken out of the lock; empty between calls.
-    wake: Vec<Waker>,
+    /// Who is to be woken, taken out of the lock.
+    wake: VecDeque<Waker>,
     /// Why the channel ends, once its last word is on the way.
     farewell: Option<EndReason>,
 }
@@ -74,7 +78,7 @@ impl Driver {
             input,
             alarm,
             timer: Box::pin(tokio::time::sleep_until(alarm.into())),
-            wake: Vec::new(),
+            wake: VecDeque::new(),
             farewell: None,
         })
     }
@@ -153,9 +157,13 @@ impl Driver {
         links.notify_waiters();
     }
 
-    /// Reads and applies what has arrived. `Pending` may mean that more could be read at once, and
-    /// then the task has been woken.
+    /// Reads and applies what has arrived, once everybody has been woken for what arrived before. If more
+    /// could be read at once, the task has been woken.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        if !self.wake.is_empty() {
+            cx.waker().wake_by_ref();
+            return Ok(());
+        }
         let mut read = 0;
         loop {
             if !self.input.is_empty() {
@@ -188,9 +196,7 @@ impl Driver {
         if std::mem::take(&mut book.tickets) {
             self.shared.tickets.notify_waiters();
         }
-        std::mem::swap(&mut book.wake, &mut self.wake);
-        drop(state);
-        self.wake.drain(..).for_each(Waker::wake);
+        self.wake.append(&mut book.wake);
         result
     }
 
@@ -210,10 +216,9 @@ impl Driver {
                 encoded += link.write(core.output())?;
                 core.handle_written(now);
             }
-            std::mem::swap(&mut book.wake, &mut self.wake);
+            self.wake.append(&mut book.wake);
             let is_draining = state.drain_until.is_some();
             drop(state);
-            self.wake.drain(..).for_each(Waker::wake);
             if encoded == 0 {
                 return Ok(());
             }
@@ -261,9 +266,8 @@ impl Driver {
             (Some(Expiry::Frame), _) => return Err(Failure::Link(LinkLoss::Dribbling)),
             (Some(_), _) => return Err(Failure::Link(LinkLoss::Silent)),
         }
-        let wake = state.pass_outage_mark();
-        drop(state);
-        wake.into_iter().for_each(std::task::Waker::wake);
+        state.pass_outage_mark();
+        self.wake.append(&mut state.book.wake);
         Ok(())
     }
 
@@ -276,7 +280,18 @@ impl Driver {
             (Err(closed @ Failure::Channel(EndReason::ClosedByPeer { .. })), _) => Err(closed),
             (state, input) => input.and(state),
         }?;
-        self.poll_output(cx).map_err(|error| Failure::broken(&error))
+        let output = self.poll_output(cx).map_err(|error| Failure::broken(&error));
+        self.wake_group(cx);
+        output
+    }
+
+    /// Wakes some of those that are to be woken, and this task behind them if there are more.
+    fn wake_group(&mut self, cx: &Context<'_>) {
+        let group = self.wake.len().min(GROUP);
+        self.wake.drain(..group).for_each(Waker::wake);
+        if !self.wake.is_empty() {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// Sets the timer to the next time at which something is due.
@@ -317,9 +332,9 @@ impl Driver {
         state.outage = None;
         state.book.incoming.clear();
         state.book.wake_all();
-        let wake = std::mem::take(&mut state.book.wake);
+        self.wake.append(&mut state.book.wake);
         drop(state);
-        wake.into_iter().for_each(Waker::wake);
+        self.wake.drain(..).for_each(Waker::wake);
         self.shared.tickets.notify_waiters();
         self.shared.links.notify_waiters();
         reason
