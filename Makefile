@@ -27,6 +27,8 @@ INSTALLED := $(DEMO)/.installed
 MEASURING := $(DEMO)/.measuring
 SAVED := build/bench/python
 STUB := python/cmgmux/_native.pyi
+# What is built from the source distribution, wherever that is unpacked.
+DIST_TARGET := $(CURDIR)/target/dist
 
 # What makes libFuzzer see which code an input reaches.
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -117,7 +119,8 @@ sim: ## Play the protocol over bad links; SEEDS=5000, SEED=7 shows one run, PLAN
 .PHONY: dist
 dist: $(TOOLS) ## Build the wheel and the source distribution into dist/
 	rm -rf dist
-	env -u PYO3_PYTHON $(VENV)/bin/maturin build --quiet --release --sdist --out dist
+	env -u PYO3_PYTHON CARGO_TARGET_DIR=$(DIST_TARGET) \
+		$(VENV)/bin/maturin build --quiet --release --sdist --out dist
 	@ls dist
 
 .PHONY: test-dist
@@ -126,7 +129,7 @@ test-dist: dist ## Install either into an empty environment and run the demo the
 		echo "installing $$package"; \
 		rm -rf build/empty; \
 		$(PYTHON) -m venv build/empty; \
-		env -u PYO3_PYTHON CARGO_TARGET_DIR=$(CURDIR)/target/sdist \
+		env -u PYO3_PYTHON CARGO_TARGET_DIR=$(DIST_TARGET) \
 			build/empty/bin/pip install --quiet "$$package"; \
 		(cd build && empty/bin/cmgmux demo --clients 60 --seconds 0); \
 	done
