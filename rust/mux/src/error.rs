@@ -182,9 +182,8 @@ macro_rules! codes {
         impl $name {
             $($(#[$doc])* pub const $code: Self = Self($value);)*
 
-            /// The code's name, for logs and counters; `None` for a code of the application.
-            #[must_use]
-            pub fn name(self) -> Option<&'static str> {
+            /// The code's name; `None` for a code of the application.
+            fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $($value => Some(stringify!($code)),)*
                     _ => None,
@@ -225,6 +224,15 @@ codes! {
         CHANNEL_LOST = 4, "the channel was lost";
         /// A fault at the far end.
         INTERNAL = 5, "internal fault at the far end";
+    }
+}
+
+impl CloseCode {
+    /// The name of a counter of what had the code: `how` and the code's own name, such as
+    /// `closed_shutdown`; `other` for the latter if the peer made the code up.
+    #[must_use]
+    pub fn counter(self, how: &str) -> String {
+        format!("{how}_{}", self.name().unwrap_or("OTHER").to_lowercase())
     }
 }
 

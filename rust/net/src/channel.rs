@@ -98,8 +98,7 @@ impl EndReason {
             Self::Closed { code, .. } => ("closed", *code),
             Self::Protocol(error) => ("protocol", error.code()),
         };
-        // A peer may use any number.
-        format!("{how}_{}", code.name().unwrap_or("OTHER").to_lowercase())
+        code.counter(how)
     }
 
     /// Whether somebody meant the channel to end, so that nobody has to act.

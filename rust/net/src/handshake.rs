@@ -107,10 +107,7 @@ impl HandshakeError {
             Self::Timeout { .. } => "timeout",
             Self::TooMuch => "too_much",
             Self::NotVouched(_) => "not_vouched",
-            Self::Protocol(error) => {
-                let code = error.code().name().unwrap_or_default();
-                return format!("protocol_{}", code.to_lowercase()).into();
-            }
+            Self::Protocol(error) => return error.code().counter("protocol").into(),
             Self::Refused { .. } => "refused",
             Self::NotResumed(_) => "not_resumed",
         };
