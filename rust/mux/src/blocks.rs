@@ -8,16 +8,21 @@ use bytes::{Bytes, BytesMut};
 /// any of their payloads does.
 pub const PACKED_BYTES: usize = 1024;
 
-/// Blocks of `BYTES` that may be in use, oldest first; up to `KEPT` of them are used again. The last
-/// one is being filled.
+/// Blocks of `BYTES` that may be in use, of which up to `KEPT` are used again.
 #[derive(Debug, Default, Hash)]
-pub(crate) struct Blocks<const BYTES: usize, const KEPT: usize>(VecDeque<BytesMut>);
+pub(crate) struct Blocks<const BYTES: usize, const KEPT: usize> {
+    /// The block being filled, with what it holds that has not been split off.
+    open: Option<BytesMut>,
+    /// Those that have been filled, oldest first.
+    full: VecDeque<BytesMut>,
+}
 
 /// Blocks for received payloads: more than an application with prompt readers has in use.
 pub(crate) type Payloads = Blocks<{ 4 * PACKED_BYTES }, 128>;
 
 impl<const BYTES: usize, const KEPT: usize> Blocks<BYTES, KEPT> {
     /// A copy of `payload`, which is not longer than a block.
+    #[inline]
     pub(crate) fn copy(&mut self, payload: &[u8]) -> Bytes {
         if self.room() < payload.len() {
             self.begin_block();
@@ -29,30 +34,28 @@ impl<const BYTES: usize, const KEPT: usize> Blocks<BYTES, KEPT> {
 
     /// Bytes that the block being filled still takes.
     pub(crate) fn room(&self) -> usize {
-        self.0.back().map_or(0, |block| block.capacity() - block.len())
+        self.open.as_ref().map_or(0, |block| block.capacity() - block.len())
     }
 
     /// The block being filled, with what it holds that has not been split off.
     pub(crate) fn open(&mut self) -> &mut BytesMut {
-        if self.0.is_empty() {
-            self.begin_block();
-        }
-        self.0.back_mut().expect("a block has been begun")
+        self.open.get_or_insert_with(|| BytesMut::with_capacity(BYTES))
     }
 
     /// Begins to fill the oldest block if nothing of it is in use any more, otherwise a new one.
+    #[cold]
     pub(crate) fn begin_block(&mut self) {
-        let oldest = self.0.front_mut();
-        let is_free = oldest.is_some_and(|oldest| oldest.try_reclaim(BYTES));
-        let is_full = self.0.len() == KEPT;
-        let oldest = if is_free || is_full { self.0.pop_front() } else { None };
-        let block = oldest.filter(|_| is_free);
-        self.0.push_back(block.unwrap_or_else(|| BytesMut::with_capacity(BYTES)));
+        self.full.extend(self.open.take());
+        let is_free = self.full.front_mut().is_some_and(|oldest| oldest.try_reclaim(BYTES));
+        let is_many = self.full.len() == KEPT;
+        let oldest = if is_free || is_many { self.full.pop_front() } else { None };
+        self.open = oldest.filter(|_| is_free);
+        self.open();
     }
 
     /// Gives back what is not in use.
     pub(crate) fn shrink(&mut self) {
-        self.0 = VecDeque::new();
+        *self = Self::default();
     }
 }
 
@@ -78,14 +81,14 @@ mod tests {
         places.dedup();
         // 801 payloads, 13 a block, at any place of the heap.
         assert!(places.len() <= 2 * 70, "{} blocks were allocated", places.len());
-        assert!(blocks.0.len() <= 70);
+        assert!(blocks.full.len() < 70);
     }
 
     #[test]
     fn payloads_that_stay_do_not_make_the_pool_grow() {
         let mut blocks = Payloads::default();
         let held: Vec<Bytes> = (0..10_000).map(|_| blocks.copy(&[7; 300])).collect();
-        assert_eq!(blocks.0.len(), 128);
+        assert_eq!(blocks.full.len(), 127);
         assert!(held.iter().all(|payload| payload[..] == [7; 300]));
     }
 }

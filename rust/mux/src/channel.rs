@@ -431,6 +431,7 @@ impl Channel {
 
     /// Takes the first live stream of `class` out of its ready list. One whose class has changed
     /// while it waited goes to the end of the other list.
+    #[inline]
     fn next_ready(&mut self, class: Class) -> Option<Ready> {
         loop {
             let ready = self.scheduler.list(class).pop_front()?;

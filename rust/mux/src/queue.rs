@@ -23,7 +23,7 @@ pub(crate) struct Queues {
     bytes: u64,
 }
 
-#[derive(Debug, Default, Hash)]
+#[derive(Debug, Hash)]
 struct Node {
     data: Bytes,
     next: u32,
@@ -53,6 +53,7 @@ impl Queues {
     }
 
     /// Appends a chunk to the slot's queue.
+    #[inline]
     pub(crate) fn push(&mut self, slot: &mut Slot, data: Bytes, flags: u8) {
         let length = u32::try_from(data.len()).expect("the caller bounds a chunk");
         slot.queued += length;
@@ -102,6 +103,7 @@ impl Queues {
     }
 
     /// Takes what [`front`](Self::front) offered, handing its pieces to `piece` in order.
+    #[inline]
     pub(crate) fn take(&mut self, slot: &mut Slot, front: Front, mut piece: impl FnMut(Bytes)) {
         let mut left = front.bytes;
         let taken = u32::try_from(left).expect("a frame is short");
@@ -141,7 +143,9 @@ impl Queues {
         self.bytes -= u64::from(slot.queued);
         while slot.queue_head != 0 {
             let index = slot.queue_head;
-            slot.queue_head = self.nodes[index as usize - 1].next;
+            let node = &mut self.nodes[index as usize - 1];
+            node.data = Bytes::new();
+            slot.queue_head = node.next;
             self.release(index);
         }
         slot.queued = 0;
@@ -154,8 +158,11 @@ impl Queues {
         self.busy -= 1;
     }
 
+    /// Keeps a node whose data has been taken for another chunk.
+    #[inline]
     fn release(&mut self, index: u32) {
-        self.nodes[index as usize - 1] = Node { next: self.free, ..Node::default() };
+        let node = &mut self.nodes[index as usize - 1];
+        (node.next, node.flags) = (self.free, 0);
         self.free = index;
         self.in_use -= 1;
         if self.in_use == 0 {
@@ -164,6 +171,7 @@ impl Queues {
     }
 
     /// All queues are empty. Room that the last burst did not need is given back.
+    #[inline(never)]
     fn begin_again(&mut self) {
         let used = self.nodes.len().max(FEW_NODES);
         self.free = 0;

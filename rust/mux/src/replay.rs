@@ -101,6 +101,7 @@ impl Ring {
     }
 
     /// Appends payload of the frame begun last; shares it if it is large.
+    #[inline]
     pub(crate) fn payload(&mut self, data: Bytes) {
         if data.len() < SHARE_BYTES {
             self.copy(&data);
@@ -120,16 +121,23 @@ impl Ring {
     }
 
     /// Appends a copy of a piece of the frame begun last.
+    #[inline]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.blocks.open().put_slice(bytes);
     }
 
+    #[inline]
     fn reserve(&mut self, room: usize) {
         if self.blocks.room() < room {
-            self.seal();
-            self.blocks.begin_block();
+            self.begin_block();
         }
+    }
+
+    #[cold]
+    fn begin_block(&mut self) {
+        self.seal();
+        self.blocks.begin_block();
     }
 
     /// Turns the open bytes into a segment and returns the position behind the last segment.

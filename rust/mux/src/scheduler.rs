@@ -59,6 +59,7 @@ impl Scheduler {
     }
 
     /// Puts a stream that may have something to encode into its class's list, unless it is there.
+    #[inline]
     pub(crate) fn make_ready(&mut self, slot: &mut Slot, id: StreamId) {
         if !slot.flags.has(Flags::READY) {
             slot.flags.set(Flags::READY);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tracing::{debug, trace};
 
+use super::unread::Unread;
 use super::{Application, Channel, End, Expiry, Pending, Token, table};
 use crate::blocks::{PACKED_BYTES, Payloads};
 use crate::churn::Weight;
@@ -179,11 +180,14 @@ impl Channel {
         if has_data {
             let data =
                 payload(&mut self.payloads, input, HEADER_BYTES + OPEN_PREFIX, payload_bytes);
-            self.deliver(id, data, End::from_flags(header.flags), app);
+            let delivery =
+                deliver(slot, &mut self.unread, id, data, End::from_flags(header.flags), app);
+            self.handle_delivery(id, delivery, app);
         }
         Ok(())
     }
 
+    #[inline]
     fn handle_data(
         &mut self,
         now: Timestamp,
@@ -210,26 +214,16 @@ impl Channel {
         let payload_bytes = header.length as usize;
         credit::receive(slot, id, credit::charge(payload_bytes), now)?;
         let data = payload(&mut self.payloads, input, HEADER_BYTES, payload_bytes);
-        self.deliver(id, data, End::from_flags(header.flags), app);
+        let delivery =
+            deliver(slot, &mut self.unread, id, data, End::from_flags(header.flags), app);
+        self.handle_delivery(id, delivery, app);
         Ok(())
     }
 
-    /// Hands accepted data to the application, unless it wants no more, and notes the end.
-    fn deliver(&mut self, id: StreamId, data: Bytes, end: End, app: &mut impl Application) {
-        let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {
-            return;
-        };
-        let wanted = slot.rx == RxState::Open;
-        if end == End::Stream {
-            slot.rx = RxState::Ended;
-        }
-        let is_over = slot.is_over();
-        if wanted {
-            let is_new = self.unread.hold(slot, id, credit::charge(data.len()));
-            app.data(Token(slot.token), data, end);
-            self.keep_budget(is_new, app);
-        }
-        if is_over {
+    #[inline]
+    fn handle_delivery(&mut self, id: StreamId, delivery: Delivery, app: &mut impl Application) {
+        self.keep_budget(delivery.is_longer, app);
+        if delivery.is_over {
             self.retire(id, app);
         }
     }
@@ -404,6 +398,37 @@ impl Channel {
         }
         Ok(())
     }
+}
+
+/// What the channel has to see to once data has been delivered.
+struct Delivery {
+    /// The queue of streams with unread data has become longer.
+    is_longer: bool,
+    /// Both halves of the stream have ended.
+    is_over: bool,
+}
+
+/// Hands accepted data to the application, unless it wants no more, and notes the end.
+///
+/// A function of the fields instead of the channel, so that the slot is looked up once.
+#[inline]
+fn deliver(
+    slot: &mut Slot,
+    unread: &mut Unread,
+    id: StreamId,
+    data: Bytes,
+    end: End,
+    app: &mut impl Application,
+) -> Delivery {
+    let wanted = slot.rx == RxState::Open;
+    if end == End::Stream {
+        slot.rx = RxState::Ended;
+    }
+    let is_longer = wanted && unread.hold(slot, id, credit::charge(data.len()));
+    if wanted {
+        app.data(Token(slot.token), data, end);
+    }
+    Delivery { is_longer, is_over: slot.is_over() }
 }
 
 /// The `length` bytes of payload behind `prefix` bytes of `input`. Large ones are split off with

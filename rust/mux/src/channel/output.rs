@@ -281,6 +281,7 @@ fn encode_open(ring: &mut Ring, id: StreamId, slot: &mut Slot, front: Front) -> 
 }
 
 /// Encodes a header and returns the bytes of the whole frame.
+#[inline]
 fn encode_header(ring: &mut Ring, kind: u8, stream: StreamId, body: usize, flags: u8) -> usize {
     let length = u32::try_from(body).expect("a frame is short");
     let header = Header { length, kind, flags, stream };
