@@ -92,6 +92,9 @@ fn i17_a_go_away_refuses_the_streams_that_crossed_it_even_if_nothing_more_arrive
     let data = |bytes: &'static [u8]| Bytes::from_static(bytes);
     let channel = &mut pair.instance.channel;
     channel.send(ids[0], data(b"half"), End::None).unwrap();
+    // It goes first, where a count that is off by one would leave it out.
+    pair.point.wire.extend(pair.instance.batch(pair.now).unwrap());
+    let channel = &mut pair.instance.channel;
     channel.send(ids[1], data(b"whole"), End::Stream).unwrap();
     channel.reset(ids[2], StreamCode::CANCELLED);
     pair.instance.stop(ids[2], StreamCode::CANCELLED);
