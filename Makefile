@@ -156,7 +156,7 @@ fuzz: ## Fuzz a target for a while; T=frame SECONDS=20
 		-verbosity=0 -print_final_stats=1 build/fuzz/$(T) rust/fuzz/corpus/$(T)
 
 .PHONY: prove
-prove: prove-sim prove-planted prove-links prove-fuzz ## What CI runs besides `make check`, about ten minutes
+prove: prove-sim prove-planted prove-links prove-fuzz prove-heads ## What CI runs besides `make check`, about ten minutes
 
 .PHONY: prove-sim
 prove-sim: sim ## Play SEEDS=5000 runs, and cut one conversation at every byte
@@ -175,6 +175,11 @@ prove-fuzz: ## Fuzz every target; SECONDS=20 for each
 	@for target in $(notdir $(wildcard rust/fuzz/corpus/*)); do \
 		$(MAKE) --no-print-directory fuzz T=$$target; \
 	done
+
+.PHONY: prove-heads
+prove-heads: $(TOOLS) ## Compare what our readers and h11 make of heads of HTTP/1.1
+	cargo build -p cmgmux-fuzz --bin cmgmux-heads --locked
+	$(VENV)/bin/pytest rust/fuzz/test_heads.py
 
 .PHONY: fuzz-corpus
 fuzz-corpus: ## Put what `make fuzz` found new into the corpus of T and take what is superfluous out

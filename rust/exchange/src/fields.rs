@@ -56,12 +56,14 @@ impl IdentityFields {
     }
 }
 
-/// Whether a field concerns one connection only and is never passed on.
+/// Whether a field concerns one connection only and is never passed on. The name `Close` is reserved
+/// (RFC 9112, section 9.6), as `Connection: close` names it.
 #[must_use]
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
+            | "close"
             | "keep-alive"
             | "proxy-connection"
             | "proxy-authenticate"

@@ -2,7 +2,6 @@
 //! becomes of the connection.
 
 use bytes::Bytes;
-use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use httparse::Header;
 
@@ -145,7 +144,7 @@ impl Fields {
         let Some(host) = self.kept.get(header::HOST) else {
             return Err(HeadError::Host("the field Host is missing"));
         };
-        if host.as_bytes().contains(&b'@') || Authority::try_from(host.as_bytes()).is_err() {
+        if !is_authority(host.as_bytes()) {
             return Err(HeadError::Host("the field Host is no host and port"));
         }
         let agrees = |said: &str| host.as_bytes().eq_ignore_ascii_case(said.as_bytes());
@@ -174,4 +173,24 @@ impl Fields {
             (None, false) => Ok(BodyLength::Empty),
         }
     }
+}
+
+/// Whether a value is a host, and perhaps a port (RFC 3986, section 3.2). Escapes in names are
+/// refused: readers differ in whether they decode them.
+fn is_authority(value: &[u8]) -> bool {
+    let find = |text: &[u8], wanted| text.iter().position(|&byte| byte == wanted);
+    let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte);
+    let is_in_address = |byte: &u8| byte.is_ascii_hexdigit() || b":.".contains(byte);
+    let (host, behind, is_host) = if let Some(rest) = value.strip_prefix(b"[") {
+        let Some(end) = find(rest, b']') else {
+            return false;
+        };
+        (&rest[..end], &rest[end + 1..], rest[..end].iter().all(is_in_address))
+    } else {
+        let (host, behind) = value.split_at(find(value, b':').unwrap_or(value.len()));
+        (host, behind, host.iter().all(is_in_name))
+    };
+    let is_port = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
+    let ends = behind.is_empty() || behind.strip_prefix(b":").is_some_and(is_port);
+    is_host && !host.is_empty() && ends
 }

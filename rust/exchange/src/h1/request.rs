@@ -178,8 +178,9 @@ mod tests {
     fn fields_of_the_connection_and_forged_identities_are_not_kept() {
         let request = request(
             "Connection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\n\
-             Upgrade: websocket\r\nTE: trailers\r\nClient-Cert: :AA==:\r\nForwarded: for=x\r\n\
-             Cmgmux-Identity: root\r\nX-Forwarded-For: x\r\nProxy-Authorization: x\r\nRange: y\r\n",
+             Close: 1\r\nUpgrade: websocket\r\nTE: trailers\r\nClient-Cert: :AA==:\r\n\
+             Forwarded: for=x\r\nCmgmux-Identity: root\r\nX-Forwarded-For: x\r\n\
+             Proxy-Authorization: x\r\nRange: y\r\n",
         )
         .expect("valid");
         let names: Vec<_> = request.head.fields.keys().map(HeaderName::as_str).collect();
@@ -272,6 +273,15 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a%41\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a:1:2\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: :1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a[::1]\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [a.example]\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: [::1]b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: []\r\n\r\n",
             "GET https://a/ HTTP/1.1\r\nHost: b\r\n\r\n",
         ] {
             assert_eq!(reason(text), Some(Reason::BadHead), "{text:?}");
@@ -279,6 +289,7 @@ mod tests {
         for text in [
             "GET https://A/ HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: [2001:db8::1]:8443\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a_b.example:\r\n\r\n",
         ] {
             assert_eq!(reason(text), None, "{text:?}");
         }
