@@ -418,3 +418,15 @@ impl<'a> Body<'a> {
         self.array().map(u64::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_its_side_its_index_and_its_generation() {
+        let (point, instance) = (StreamId::new(0, 0, 1), StreamId::new(1, 7, 0x7f_ffff));
+        assert_eq!(format!("{point} {instance}"), "p1.0 i8388607.7");
+        assert_eq!(format!("{point:?} {instance:?}"), "StreamId(p1.0) StreamId(i8388607.7)");
+    }
+}

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use cmgmux_mux::frame::{Header, kind};
-use cmgmux_mux::{CloseCode, Config, End, Expiry, Limits, StreamCode, UsageError};
+use cmgmux_mux::{CloseCode, Config, End, Expiry, Limits, StreamCode, StreamKind, UsageError};
 
 use crate::pair::{Endpoint, Pair};
 
@@ -30,6 +30,16 @@ fn an_exchange_without_bodies_takes_one_frame_each_way() {
     let kinds: Vec<u8> = frames(&answer).iter().map(|header| header.kind).collect();
     assert_eq!(kinds, [kind::ACK, kind::DATA]);
     assert!(pair.point.app.streams[0].retired, "both halves have ended");
+}
+
+#[test]
+fn a_stream_arrives_as_what_it_was_opened_for() {
+    let mut pair = Pair::new(&Config::default());
+    for kind in [StreamKind::Control, StreamKind::Exchange] {
+        pair.instance.open_as(kind).unwrap();
+        pair.settle();
+        assert_eq!(pair.point.app.streams.last().unwrap().kind, Some(kind));
+    }
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::frames::split;
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) id: Option<StreamId>,
+    /// As what the other end opened it.
+    pub(crate) kind: Option<StreamKind>,
     pub(crate) data: Vec<u8>,
     /// Offsets in `data` behind which a part ended.
     pub(crate) parts: Vec<usize>,
@@ -53,9 +55,10 @@ impl Recorder {
 }
 
 impl Application for Recorder {
-    fn opened(&mut self, id: StreamId, _kind: StreamKind) -> Token {
+    fn opened(&mut self, id: StreamId, kind: StreamKind) -> Token {
         let token = self.add();
-        self.at(token).id = Some(id);
+        let seen = self.at(token);
+        (seen.id, seen.kind) = (Some(id), Some(kind));
         self.accepted.push(token.0 as usize);
         token
     }
@@ -173,8 +176,12 @@ impl Endpoint {
     }
 
     pub(crate) fn open(&mut self) -> Result<StreamId, cmgmux_mux::UsageError> {
+        self.open_as(StreamKind::Exchange)
+    }
+
+    pub(crate) fn open_as(&mut self, kind: StreamKind) -> Result<StreamId, cmgmux_mux::UsageError> {
         let token = self.app.add();
-        let id = self.channel.open(StreamKind::Exchange, token);
+        let id = self.channel.open(kind, token);
         match id {
             Ok(id) => self.app.at(token).id = Some(id),
             Err(_) => drop(self.app.streams.pop()),

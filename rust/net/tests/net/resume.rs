@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cmgmux_net::tls::server_name;
 use cmgmux_net::{
-    Channel, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
+    Arrival, Channel, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
     StreamError, StreamKind,
 };
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use crate::relay::{Cut, Relay};
 use crate::world::{
-    DEADLINE, Lapse, Pki, accept_all, listener, pattern, read_all, run, run_within,
+    DEADLINE, Lapse, Pki, accept_all, answer, arrival, listener, pattern, read_all, run, run_within,
 };
 
 /// Both ends of a channel, and the way between them; the instance accepts every proven link.
@@ -229,6 +229,46 @@ fn a_channel_moves_under_load_while_its_link_lives() {
         };
         tokio::join!(moving, world.echo(20_000_000, 1), world.echo(5_000_000, 2));
         assert_eq!(world.instance.stats().resumes, 20);
+    });
+}
+
+// R-RESUME-3
+#[test]
+fn of_two_links_that_come_at_once_the_later_attempt_is_taken_in_whatever_order() {
+    run(async {
+        let pki = Rc::new(Pki::new("at-once"));
+        let (listener, address) = listener();
+        let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
+        let (point, driver) = Channel::start(point.unwrap(), &Arc::default()).unwrap();
+        spawn_local(driver);
+        let (instance, driver) = Channel::start(instance.unwrap(), &Arc::default()).unwrap();
+        spawn_local(driver);
+        let attempt = || {
+            let (pki, point) = (Rc::clone(&pki), point.clone());
+            spawn_local(async move { resume(&pki, &point, address, "point").await })
+        };
+        for is_in_order in [true, false] {
+            let mut asked = Vec::new();
+            let mut offers = Vec::new();
+            for _ in 0..2 {
+                asked.push(attempt());
+                // The first is received in full, and so has the lower epoch.
+                let Ok(Arrival::Resume(offer)) = arrival(&pki, &listener).await else { panic!() };
+                assert!(instance.is_offered(&offer));
+                offers.push(offer);
+            }
+            if !is_in_order {
+                offers.reverse();
+            }
+            // The driver sees neither before it has both.
+            for offer in offers {
+                instance.resume(offer).unwrap();
+            }
+            let [earlier, later] = asked.try_into().unwrap();
+            later.await.unwrap().unwrap();
+            earlier.await.unwrap().unwrap_err();
+        }
+        assert_eq!(instance.stats().resumes, 2);
     });
 }
 
