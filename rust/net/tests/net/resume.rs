@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cmgmux_net::tls::server_name;
+use cmgmux_mux::frame::{HEADER_BYTES, Header};
+use cmgmux_mux::{Claim, Resume, Resumed};
+use cmgmux_net::tls::{channel_acceptor, server_name};
 use cmgmux_net::{
     Arrival, Channel, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
     StreamError, StreamKind,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
+use tokio_rustls::TlsAcceptor;
 
 use crate::relay::{Cut, Relay};
 use crate::world::{
@@ -269,6 +273,37 @@ fn of_two_links_that_come_at_once_the_later_attempt_is_taken_in_whatever_order()
             earlier.await.unwrap().unwrap_err();
         }
         assert_eq!(instance.stats().resumes, 2);
+    });
+}
+
+// R-RESUME-10
+#[test]
+fn an_answer_to_another_attempt_drops_its_link_and_the_channel_goes_on() {
+    run(async {
+        let world = World::new("another-attempt").await;
+        world.serve_echoes();
+        let (listener, address) = listener();
+        let answering = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let tls = channel_acceptor(&world.pki.credentials("server"), &world.pki.trust());
+            let mut link = TlsAcceptor::from(tls).accept(socket).await.unwrap();
+            let mut header = [0; HEADER_BYTES];
+            link.read_exact(&mut header).await.unwrap();
+            let mut body = vec![0; Header::decode(&header).unwrap().unwrap().length as usize];
+            link.read_exact(&mut body).await.unwrap();
+            let Claim { epoch, rx_pos, tx_first } = Resume::decode(&body).unwrap().claim;
+            let (code, epoch) = (ResumeCode::ACCEPTED, epoch + 1);
+            let answer = Resumed { code, epoch, rx_pos: tx_first, tx_start: rx_pos };
+            link.write_all(&answer.encode()).await.unwrap();
+            // It ends, with or without a word.
+            let _ = link.read_to_end(&mut Vec::new()).await;
+        };
+        let asking = resume(&world.pki, &world.point, address, "point");
+        let (asked, ()) = tokio::join!(asking, answering);
+        let error = asked.unwrap_err();
+        assert!(matches!(error, HandshakeError::Protocol(_)), "{error}");
+        world.echo(100_000, 1).await;
+        assert_eq!((world.point.stats().resumes, world.point.outage()), (0, None));
     });
 }
 
