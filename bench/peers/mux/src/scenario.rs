@@ -74,6 +74,7 @@ pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job, heap: AskHeap) -
     match job.scenario {
         Scenario::Bulk => {
             let counts = sink(mux, job.streams, PIECE).await?;
+            sleep(WARM_UP).await;
             let (bytes, seconds) = measure(&counts, job.duration()).await;
             let total: f64 = bytes.iter().sum();
             let squares: f64 = bytes.iter().map(|bytes| bytes * bytes).sum();
@@ -83,7 +84,7 @@ pub(crate) async fn acceptor(mux: &'static impl Mux, job: &Job, heap: AskHeap) -
         Scenario::Small | Scenario::SmallUncoalesced => {
             let counts = sink(mux, job.streams, 2 * MESSAGE).await?;
             // Queues have grown and windows opened by then.
-            sleep(WARM_UP).await;
+            sleep(2 * WARM_UP).await;
             let before = heap();
             let (bytes, seconds) = measure(&counts, job.duration()).await;
             let after = heap();
@@ -211,9 +212,8 @@ async fn count(
     }
 }
 
-/// What was counted in `duration`, after a warm-up, and the exact time.
+/// What is counted in `duration`, and the exact time.
 async fn measure(counts: &[Cell<u64>], duration: Duration) -> (Vec<f64>, f64) {
-    sleep(WARM_UP).await;
     let before: Vec<u64> = counts.iter().map(Cell::get).collect();
     let start = Instant::now();
     sleep(duration).await;
@@ -243,6 +243,7 @@ async fn churn(mux: &'static impl Mux, duration: Duration) -> Result<Value> {
     for _ in 0..CHURNERS {
         in_background(open_and_close(mux, Rc::clone(&done)));
     }
+    sleep(WARM_UP).await;
     let (streams, seconds) = measure(std::slice::from_ref(&*done), duration).await;
     ensure!(streams[0] > 0.0, "no stream came to its end");
     Ok(json!({ "streams_per_s": streams[0] / seconds }))
