@@ -136,6 +136,27 @@ fn small_messages_in_a_steady_flow_allocate_nothing() {
 }
 
 #[test]
+fn small_messages_to_a_few_of_many_streams_at_a_time_allocate_nothing() {
+    const MESSAGE: &[u8] = &[7; 300];
+    let mut ends = pair(1_000);
+    ends[0].open(1_000);
+    let mut take_turns = |rounds: usize| {
+        let before = ALLOCATIONS.get();
+        for number in (0..1_000).cycle().take(rounds * 1_000) {
+            let id = ends[0].app.streams[number];
+            ends[0].channel.send(id, Bytes::from_static(MESSAGE), End::None).unwrap();
+            if number % 40 == 0 {
+                deliver(&mut ends);
+                ends[1].read_all(MESSAGE);
+            }
+        }
+        ALLOCATIONS.get() - before
+    };
+    take_turns(100);
+    assert_eq!(take_turns(20), 0);
+}
+
+#[test]
 fn an_idle_stream_takes_its_slot() {
     const STREAMS: usize = 8_192;
     const FIRST: usize = 255;

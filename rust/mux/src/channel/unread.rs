@@ -84,7 +84,10 @@ impl Channel {
             None => app.unread(entry.token, entry.id) > 0,
         });
         unread.sweep_at = 2 * unread.order.len() + SPARE;
-        unread.order.shrink_to(unread.sweep_at);
+        // A queue that fills up to that again and again needs no new memory for it.
+        if unread.order.capacity() > 4 * unread.sweep_at {
+            unread.order.shrink_to(unread.sweep_at);
+        }
     }
 
     /// Gives up the streams that have been unread for longest until the budget is kept.
