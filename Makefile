@@ -148,8 +148,8 @@ stubs: build/stubs ## Generate the stub of the native module from its binary
 # libFuzzer comes with a crate and needs a C++ compiler; the corpora in the tree are only read.
 .PHONY: fuzz
 fuzz: ## Fuzz a target for a while; T=frame SECONDS=20
-	@RUSTFLAGS="$(COVERAGE)" cargo build -p cmgmux-fuzz --features libfuzzer --locked \
-		--target "$$(rustc --print host-tuple)" --target-dir target/fuzz
+	@RUSTFLAGS="$(COVERAGE)" cargo build -p cmgmux-fuzz --bin cmgmux-fuzz --features libfuzzer \
+		--locked --target "$$(rustc --print host-tuple)" --target-dir target/fuzz
 	@mkdir -p build/fuzz/$(T)
 	FUZZ_TARGET=$(T) target/fuzz/"$$(rustc --print host-tuple)"/debug/cmgmux-fuzz \
 		-max_total_time=$(SECONDS) -max_len=1024 -timeout=10 -artifact_prefix=build/fuzz/$(T)- \
