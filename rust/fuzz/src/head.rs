@@ -14,16 +14,22 @@ const MANY_FIELDS: usize = 256;
 
 pub(crate) fn check(input: &[u8]) {
     let mut script = Script::new(input);
-    let kind = script.byte();
+    let kind = script.byte() % 6;
     let text = script.rest();
-    match kind % 6 {
+    match kind {
         0 => check_request(text),
-        1 => check_answer(text, &Method::GET, false),
-        2 => check_answer(text, &Method::HEAD, false),
-        3 => check_answer(text, &Method::GET, true),
         4 => drop(RequestHead::decode(&Bytes::copy_from_slice(text)).map(|head| travel(&head))),
-        _ => drop(ResponseHead::decode(&Bytes::copy_from_slice(text)).map(|head| back(&head))),
+        5 => drop(ResponseHead::decode(&Bytes::copy_from_slice(text)).map(|head| back(&head))),
+        _ => check_answer(text, || answer_reader(kind)),
     }
+}
+
+/// A reader for the answers that the first byte of an input announces: 2 for one to HEAD, 3 for one
+/// to a request that asks to switch, any other number for one to a plain GET.
+#[must_use]
+pub fn answer_reader(kind: u8) -> ResponseReader {
+    let method = if kind == 2 { Method::HEAD } else { Method::GET };
+    ResponseReader::new(&method, kind == 3)
 }
 
 fn check_request(text: &[u8]) {
@@ -56,8 +62,7 @@ fn check_request(text: &[u8]) {
     }
 }
 
-fn check_answer(text: &[u8], method: &Method, asks_to_switch: bool) {
-    let reader = || ResponseReader::new(method, asks_to_switch);
+fn check_answer(text: &[u8], reader: impl Fn() -> ResponseReader) {
     let Some((answer, rest)) = read(text, reader, |reader, input| reader.read(input)) else {
         return;
     };

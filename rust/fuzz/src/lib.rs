@@ -29,6 +29,8 @@ mod prefix;
 mod script;
 mod world;
 
+pub use head::answer_reader;
+
 /// A function that panics when its property does not hold for the input.
 pub type Target = fn(&[u8]);
 

@@ -7,9 +7,10 @@
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
-use cmgmux_exchange::h1::{BodyLength, RequestReader, ResponseReader};
+use cmgmux_exchange::h1::{BodyLength, RequestReader};
 use cmgmux_exchange::head::HeadError;
-use http::{HeaderMap, Method};
+use cmgmux_fuzz::answer_reader;
+use http::HeaderMap;
 use serde_json::{Value, json};
 
 fn main() -> io::Result<()> {
@@ -22,9 +23,7 @@ fn main() -> io::Result<()> {
         let mut text = BytesMut::from(&text[..]);
         let read = match kind {
             0 => read_request(&mut text),
-            1 => read_answer(&mut text, &Method::GET, false),
-            2 => read_answer(&mut text, &Method::HEAD, false),
-            _ => read_answer(&mut text, &Method::GET, true),
+            _ => read_answer(&mut text, kind),
         };
         let answer = match read {
             Ok(Some(mut head)) => {
@@ -52,12 +51,8 @@ fn read_request(text: &mut BytesMut) -> Result<Option<Value>, HeadError> {
     }))
 }
 
-fn read_answer(
-    text: &mut BytesMut,
-    method: &Method,
-    asks_to_switch: bool,
-) -> Result<Option<Value>, HeadError> {
-    let answer = ResponseReader::new(method, asks_to_switch).read(text)?;
+fn read_answer(text: &mut BytesMut, kind: u8) -> Result<Option<Value>, HeadError> {
+    let answer = answer_reader(kind).read(text)?;
     Ok(answer.map(|answer| {
         json!({
             "start": [answer.head.status.as_u16()],
