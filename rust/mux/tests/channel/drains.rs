@@ -90,8 +90,7 @@ fn i17_a_go_away_refuses_the_streams_that_crossed_it_even_if_nothing_more_arrive
     // One half-sent, one sent to its end, one given up and let go, one with more to send.
     let ids: Vec<_> = (0..4).map(|_| pair.instance.open().unwrap()).collect();
     let data = |bytes: &'static [u8]| Bytes::from_static(bytes);
-    let channel = &mut pair.instance.channel;
-    channel.send(ids[0], data(b"half"), End::None).unwrap();
+    pair.instance.channel.send(ids[0], data(b"half"), End::None).unwrap();
     // It goes first, where a count that is off by one would leave it out.
     pair.point.wire.extend(pair.instance.batch(pair.now).unwrap());
     let channel = &mut pair.instance.channel;

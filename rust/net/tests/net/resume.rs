@@ -21,7 +21,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::relay::{Cut, Relay};
 use crate::world::{
-    DEADLINE, Lapse, Pki, accept_all, answer, arrival, listener, pattern, read_all, run, run_within,
+    DEADLINE, Lapse, Pki, accept_all, arrival, both_ends, listener, pattern, read_all, run,
+    run_within,
 };
 
 /// Both ends of a channel, and the way between them; the instance accepts every proven link.
@@ -242,11 +243,7 @@ fn of_two_links_that_come_at_once_the_later_attempt_is_taken_in_whatever_order()
     run(async {
         let pki = Rc::new(Pki::new("at-once"));
         let (listener, address) = listener();
-        let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
-        let (point, driver) = Channel::start(point.unwrap(), &Arc::default()).unwrap();
-        spawn_local(driver);
-        let (instance, driver) = Channel::start(instance.unwrap(), &Arc::default()).unwrap();
-        spawn_local(driver);
+        let (point, instance) = both_ends(&pki, &listener).await;
         let attempt = || {
             let (pki, point) = (Rc::clone(&pki), point.clone());
             spawn_local(async move { resume(&pki, &point, address, "point").await })

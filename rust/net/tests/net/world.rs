@@ -206,16 +206,21 @@ pub(crate) fn with_channel<F: Future<Output = ()>>(
     test: impl FnOnce(Channel, Channel) -> F,
 ) {
     run(async {
-        let pki = Pki::new(name);
-        let (listener, address) = listener();
-        let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(&pki, &listener));
-        let (point, point_driver) = Channel::start(point.unwrap(), &Arc::default()).unwrap();
-        let (instance, instance_driver) =
-            Channel::start(instance.unwrap(), &Arc::default()).unwrap();
-        tokio::task::spawn_local(point_driver);
-        tokio::task::spawn_local(instance_driver);
+        let (point, instance) = both_ends(&Pki::new(name), &listener().0).await;
         test(point, instance).await;
     });
+}
+
+/// The two ends of a channel, that of the connection point first.
+pub(crate) async fn both_ends(pki: &Pki, listener: &tokio::net::TcpListener) -> (Channel, Channel) {
+    let address = listener.local_addr().unwrap();
+    let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(pki, listener));
+    let start = |established| {
+        let (channel, driver) = Channel::start(established, &Arc::default()).unwrap();
+        spawn_local(driver);
+        channel
+    };
+    (start(point.unwrap()), start(instance.unwrap()))
 }
 
 pub(crate) fn run(test: impl Future<Output = ()>) {
