@@ -17,8 +17,8 @@ use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
 use crate::handshake::{NewLink, Step};
 use crate::link::{FinishedTls, Link};
 
-/// Plaintext read in one go before output and other tasks get their turn: half of what a peer on a
-/// quick link has in flight, so that it need not wait for the acknowledgement.
+/// Plaintext read in one go before output and other tasks get their turn: less than half of what a
+/// peer on a quick link has in flight, so that it need not wait for the acknowledgement.
 const READ_BUDGET: usize = 64 * 1024;
 /// Time that a last word to the peer may take.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     timer: Pin<Box<Sleep>>,
     /// Who is to be woken, taken out of the lock.
     wake: VecDeque<Waker>,
+    /// Whether output waits for those that have just been woken, to take along what they write.
+    output_waits: bool,
     /// Why the channel ends, once its last word is on the way.
     farewell: Option<EndReason>,
 }
@@ -79,6 +81,7 @@ impl Driver {
             alarm,
             timer: Box::pin(tokio::time::sleep_until(alarm.into())),
             wake: VecDeque::new(),
+            output_waits: false,
             farewell: None,
         })
     }
@@ -157,13 +160,8 @@ impl Driver {
         links.notify_waiters();
     }
 
-    /// Reads and applies what has arrived, once everybody has been woken for what arrived before. If more
-    /// could be read at once, the task has been woken.
+    /// Reads and applies what has arrived. If more could be read at once, the task has been woken.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        if !self.wake.is_empty() {
-            cx.waker().wake_by_ref();
-            return Ok(());
-        }
         let mut read = 0;
         loop {
             if !self.input.is_empty() {
@@ -271,25 +269,35 @@ impl Driver {
         Ok(())
     }
 
-    /// One look at everything.
+    /// One look at everything. Nothing is read before everybody has been woken for what arrived before.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         self.move_link()?;
-        let input = self.poll_input(cx);
+        let may_read = self.wake.is_empty();
+        let mut output = Ok(());
+        if std::mem::take(&mut self.output_waits) {
+            output = self.poll_output(cx);
+        }
+        let input = if may_read { self.poll_input(cx) } else { Ok(()) };
         // A peer's last word may stand before the end of the link, so it counts first.
         match (self.check_state(cx), input) {
             (Err(closed @ Failure::Channel(EndReason::ClosedByPeer { .. })), _) => Err(closed),
             (state, input) => input.and(state),
         }?;
-        let output = self.poll_output(cx).map_err(|error| Failure::broken(&error));
+        if self.wake.is_empty() {
+            output = output.and_then(|()| self.poll_output(cx));
+        } else {
+            self.output_waits = true;
+        }
         self.wake_group(cx);
-        output
+        output.map_err(|error| Failure::broken(&error))
     }
 
-    /// Wakes some of those that are to be woken, and this task behind them if there are more.
+    /// Wakes some of those that are to be woken, and this task behind them if there are more or their
+    /// output is waited for.
     fn wake_group(&mut self, cx: &Context<'_>) {
         let group = self.wake.len().min(GROUP);
         self.wake.drain(..group).for_each(Waker::wake);
-        if !self.wake.is_empty() {
+        if self.output_waits || !self.wake.is_empty() {
             cx.waker().wake_by_ref();
         }
     }
