@@ -40,7 +40,8 @@ pub struct Config {
     /// arrives grows up to it.
     pub max_window_bytes: u32,
     /// Charge that the application may hold unread, over all streams: 64 MiB. Beyond it the streams
-    /// that have been unread for longest are given up; beyond half of it windows do not grow.
+    /// that have been unread for longest are given up; beyond a quarter of it windows do not grow,
+    /// which leaves the rest to the first windows of others.
     pub budget_bytes: u64,
     /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 8 MiB
     /// among the streams that have something queued, if that is less.

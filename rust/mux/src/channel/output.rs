@@ -174,7 +174,7 @@ impl Channel {
     }
 
     fn encode_pending(&mut self, now: Timestamp, room: &mut usize, app: &mut impl Application) {
-        let may_grow = self.unread.bytes < self.config.budget_bytes / 2;
+        let may_grow = self.unread.bytes < self.config.budget_bytes / 4;
         let terms = Terms {
             now,
             rtt: self.liveness.rtt(),

@@ -81,6 +81,23 @@ fn given_up(pair: &Pair) -> Vec<usize> {
 }
 
 #[test]
+fn windows_grow_while_a_quarter_of_the_budget_is_not_unread() {
+    let delay = Duration::from_millis(20);
+    for (sleepers, grows) in [(8, true), (9, false)] {
+        let config = Config { budget_bytes: 1 << 20, queue_bytes: 1 << 24, ..Config::default() };
+        let mut pair = Pair::new(&config);
+        for _ in 0..sleepers {
+            leave_unread(&mut pair, End::None);
+        }
+        let id = pair.instance.open().unwrap();
+        pair.instance.channel.send(id, Bytes::from(vec![0; 4 << 20]), End::None).unwrap();
+        let carried: Vec<usize> = (0..20).map(|_| pair.round_trip(delay, sleepers)).collect();
+        let has_grown = carried.iter().any(|bytes| *bytes > 40 * 1024);
+        assert_eq!(has_grown, grows, "{sleepers} sleepers: {carried:?}");
+    }
+}
+
+#[test]
 fn beyond_the_budget_the_streams_unread_for_longest_are_given_up() {
     let mut pair = Pair::new(&tight());
     for round in 0..20 {
