@@ -160,14 +160,6 @@ async def test_closing_inside_a_cancelled_scope_still_ends_the_service() -> None
         assert no_backend_is_left()
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C raise, also where the tests run in the background, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("loop", [asyncio.run, trio.run])
 def test_ctrl_c_leaves_no_service_behind(loop: Callable[..., object]) -> None:

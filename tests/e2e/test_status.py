@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.e2e.processes import Process, wait_until
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tests.e2e.path import GatedPath
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_watched_status_is_said_again_and_again_until_interrupted(
     path: GatedPath, tmp_path: Path
 ) -> None:
