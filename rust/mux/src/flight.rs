@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// In flight at any rate, for links whose round-trip time varies by more than the cap allows for.
 const MIN_CAP: u64 = 256 * 1024;
-/// The same where a round trip takes less than a millisecond; half of it waits for acknowledgements
+/// The same where a round trip takes less than a millisecond; some of it waits for acknowledgements
 /// that come in strides.
 const MIN_QUICK_CAP: u64 = 160 * 1024;
 const QUICK: Duration = Duration::from_millis(1);
