@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 const MIN_CAP: u64 = 256 * 1024;
 /// The same where a round trip takes less than a millisecond; some of it waits for acknowledgements
 /// that come in strides.
-const MIN_QUICK_CAP: u64 = 160 * 1024;
+const MIN_QUICK_CAP: u64 = 192 * 1024;
 const QUICK: Duration = Duration::from_millis(1);
 /// In flight while the queue runs empty.
 const DRAINED_CAP: u64 = 16 * 1024;

@@ -19,7 +19,7 @@ use crate::link::{FinishedTls, Link};
 
 /// Plaintext read in one go before output and other tasks get their turn: less than half of what a
 /// peer on a quick link has in flight, so that it need not wait for the acknowledgement.
-const READ_BUDGET: usize = 64 * 1024;
+const READ_BUDGET: usize = 80 * 1024;
 /// Time that a last word to the peer may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Time until the next look at something that is overdue because the kernel takes no output.

@@ -98,7 +98,7 @@ impl World<'_> {
         self.tell(|| format!("{:?} restarts", NAMES[side]));
     }
 
-    /// The faults are over, and links are quick.
+    /// The faults are over, and links are quick and wide.
     pub(super) fn heal(&mut self) {
         self.tell(|| "the faults are over".to_owned());
         self.is_healed = true;
@@ -107,6 +107,7 @@ impl World<'_> {
         self.no_link_until = self.now;
         self.cuts.clear();
         for number in 0..self.links.len() {
+            self.links[number].widen();
             for side in SIDES {
                 for _ in 0..self.links[number].heal(self.now, side) {
                     self.schedule(self.now, Event::Arrive(number, side));

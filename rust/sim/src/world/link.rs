@@ -8,6 +8,9 @@ use fastrand::Rng;
 
 use crate::plan::Net;
 
+/// What a link that is well takes at least before its writer has to wait.
+const WELL_BYTES: usize = 64 * 1024;
+
 /// One connection. Sides are 0, the connection point, and 1, the instance.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -134,6 +137,11 @@ impl Link {
         }
         way.left = Some(0);
         Some(way.put(now, 0, Piece::End))
+    }
+
+    /// It is not narrow any more.
+    pub(super) fn widen(&mut self) {
+        self.buffer_bytes = self.buffer_bytes.max(WELL_BYTES);
     }
 
     /// Nothing more goes wrong with it; says how many pieces can arrive at once towards `side`.

@@ -89,6 +89,9 @@ impl World<'_> {
     pub(super) fn new_link(&mut self) -> usize {
         let number = self.links.len();
         self.links.push(Link::new(self.plan.seed ^ (number as u64 + 1) << 32, &self.net));
+        if self.is_healed {
+            self.links[number].widen();
+        }
         if let Some(cuts) = self.cuts.pop_front() {
             for side in SIDES {
                 if let Some(at) = self.links[number].cut(self.now, side, cuts[side] as usize) {
