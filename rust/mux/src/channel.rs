@@ -204,6 +204,9 @@ pub struct Channel {
     completed: u64,
     /// Once the peer drains: how many of our opens it has taken, at most.
     taken_opens: Option<u64>,
+    /// Streams of ours of which the peer had not acknowledged the OPEN by then, in order, but for those
+    /// that have been given up because of that.
+    crossing: Vec<StreamId>,
     /// Once this end has encoded GOAWAY: how many of the peer's opens had arrived by then.
     drained_after: Option<u64>,
 
@@ -247,6 +250,7 @@ impl Channel {
             accepted: 0,
             completed: 0,
             taken_opens: None,
+            crossing: Vec::new(),
             drained_after: None,
             counters: Counters::default(),
             side,
@@ -478,13 +482,13 @@ impl Hash for Channel {
         let Self { side, ours, theirs, queues, payloads, scheduler, unread, churn, .. } = self;
         let Self { ring, links, pending, untracked, ping, pong, go_away, close, .. } = self;
         let Self { rx_pos, ack_due, max_opens, opens, encoded_opens, granted_opens, .. } = self;
-        let Self { accepted, completed, taken_opens, drained_after, .. } = self;
+        let Self { accepted, completed, taken_opens, crossing, drained_after, .. } = self;
         let Self { config: _, counters: _, flight: _, liveness: _, rx_acked: _, rx_at: _, .. } =
             self;
         (side, ours, theirs, queues, payloads, scheduler, unread, churn).hash(state);
         (ring, links, pending, untracked, ping, pong, go_away, close).hash(state);
         (rx_pos, ack_due, max_opens, opens, encoded_opens, granted_opens).hash(state);
-        (accepted, completed, taken_opens, drained_after).hash(state);
+        (accepted, completed, taken_opens, crossing, drained_after).hash(state);
     }
 }
 

@@ -76,6 +76,12 @@ pub enum ProtocolError {
         /// The position encoded so far.
         encoded: u64,
     },
+    /// The peer acknowledged a part of a frame.
+    #[error("peer acknowledged position {position}, inside of a frame")]
+    AckBoundary {
+        /// The position it named.
+        position: u64,
+    },
     /// The peer says that it took more streams than were opened, or than it said before.
     #[error("peer drains after {accepted} opens; at most {possible} are possible")]
     GoAwayRange {
@@ -141,7 +147,9 @@ impl ProtocolError {
             Self::CreditExceeded { .. } => CloseCode::FLOW,
             Self::OpenLimit { .. } => CloseCode::OPEN_LIMIT,
             Self::StreamState { .. } | Self::FinalOffset { .. } => CloseCode::STREAM_STATE,
-            Self::AckRange { .. } | Self::GoAwayRange { .. } => CloseCode::ACK_RANGE,
+            Self::AckRange { .. } | Self::AckBoundary { .. } | Self::GoAwayRange { .. } => {
+                CloseCode::ACK_RANGE
+            }
             Self::ResumeRange { .. } | Self::ReplayBoundary { .. } => CloseCode::RESUME_RANGE,
             Self::Churn { .. } => CloseCode::CHURN,
             Self::Version { .. } => CloseCode::VERSION,

@@ -20,14 +20,9 @@ pub(crate) struct Liveness {
     partial_since: Option<Timestamp>,
     /// Since when bytes have been waiting without progress; `None` while nothing is in flight.
     waiting_since: Option<Timestamp>,
-    probe: Option<Probe>,
+    /// When the link is dead, after a probe.
+    probe_due: Option<Timestamp>,
     probes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Probe {
-    id: u64,
-    due: Timestamp,
 }
 
 /// What time demands.
@@ -54,7 +49,7 @@ impl Liveness {
             heard: now,
             partial_since: None,
             waiting_since: None,
-            probe: None,
+            probe_due: None,
             probes: 0,
         }
     }
@@ -68,9 +63,12 @@ impl Liveness {
         self.waiting_since.get_or_insert(now);
     }
 
-    /// Bytes arrived.
+    /// Bytes arrived. They are life unless an acknowledgement is waited for.
     pub(crate) fn handle_heard(&mut self, now: Timestamp) {
         self.heard = now;
+        if self.waiting_since.is_none() {
+            self.probe_due = None;
+        }
     }
 
     /// All whole frames that had arrived were taken: one or more of them, or `none`; what is left is a
@@ -83,14 +81,7 @@ impl Liveness {
     /// The peer acknowledged more; `in_flight` says whether bytes are still unacknowledged.
     pub(crate) fn handle_progress(&mut self, now: Timestamp, in_flight: bool) {
         self.waiting_since = in_flight.then_some(now);
-        self.probe = None;
-    }
-
-    /// A PONG arrived.
-    pub(crate) fn handle_pong(&mut self, id: u64) {
-        if self.waiting_since.is_none() && self.probe.is_some_and(|probe| probe.id == id) {
-            self.probe = None;
-        }
+        self.probe_due = None;
     }
 
     /// One measured round trip.
@@ -105,12 +96,12 @@ impl Liveness {
         if now < self.probe_deadline() {
             return Verdict::Fine;
         }
-        if self.probe.is_some() {
+        if self.probe_due.is_some() {
             return Verdict::Dead;
         }
         self.probes += 1;
         let timeout = self.probe_timeout.max(self.rtt.unwrap_or_default() * 4);
-        self.probe = Some(Probe { id: self.probes, due: now.after(timeout) });
+        self.probe_due = Some(now.after(timeout));
         Verdict::Probe(self.probes)
     }
 
@@ -124,8 +115,8 @@ impl Liveness {
     }
 
     fn probe_deadline(&self) -> Timestamp {
-        match (self.probe, self.waiting_since) {
-            (Some(probe), _) => probe.due,
+        match (self.probe_due, self.waiting_since) {
+            (Some(due), _) => due,
             (None, Some(since)) => {
                 since.after(self.busy_probe.max(self.rtt.unwrap_or_default() * 3))
             }
@@ -163,11 +154,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_probe_keeps_an_idle_link() {
+    fn whatever_arrives_after_a_probe_keeps_an_idle_link() {
         let mut liveness = liveness();
         assert_eq!(liveness.handle_timeout(at(15)), Verdict::Probe(1));
         liveness.handle_heard(at(16));
-        liveness.handle_pong(1);
         assert_eq!(liveness.handle_timeout(at(20)), Verdict::Fine);
         assert_eq!(liveness.deadline(), at(31));
     }
@@ -178,7 +168,6 @@ mod tests {
         liveness.handle_sent(at(1));
         assert_eq!(liveness.handle_timeout(at(2)), Verdict::Probe(1));
         liveness.handle_heard(at(3));
-        liveness.handle_pong(1);
         assert_eq!(liveness.handle_timeout(at(7)), Verdict::Dead);
     }
 

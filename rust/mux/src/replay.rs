@@ -72,23 +72,23 @@ impl Ring {
         self.encoded - self.acked
     }
 
-    /// The streams of the OPENs held, in order. Takes a look at every frame held.
-    pub(crate) fn opens(&self) -> Vec<StreamId> {
+    /// The streams of the OPENs held, in order; `None` if what is held does not begin with a frame, because
+    /// the peer has acknowledged a part of one. Takes a look at every frame held.
+    pub(crate) fn opens(&self) -> Option<Vec<StreamId>> {
         let mut opens = Vec::new();
         let mut next = self.acked;
         for Segment { bytes, end, .. } in &self.segments {
             // A header never lies in two segments.
             while next < *end {
                 let held = usize::try_from(*end - next).expect("a segment is in memory");
-                let header = Header::decode(&bytes[bytes.len() - held..]);
-                let header = header.ok().flatten().expect("the ring holds whole frames");
+                let header = Header::decode(&bytes[bytes.len() - held..]).ok().flatten()?;
                 if header.kind == kind::OPEN {
                     opens.push(header.stream);
                 }
                 next += header.frame_bytes() as u64;
             }
         }
-        opens
+        (next == self.encoded).then_some(opens)
     }
 
     /// Begins a frame; exactly `header.length` bytes of payload must follow.

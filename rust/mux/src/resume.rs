@@ -35,7 +35,7 @@ pub struct Resume {
 }
 
 /// The instance's answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Resumed {
     /// [`ResumeCode::ACCEPTED`], or why not; then nothing has changed and the rest means nothing.
     pub code: ResumeCode,

@@ -182,7 +182,8 @@ pub struct ChannelStats {
 /// A channel. Clones are cheap and share it; they may be used from any thread.
 ///
 /// Every handle works on the channel's state under one lock that its driver, on the same thread,
-/// takes as well; it is held for the encoding of one batch at the longest.
+/// takes as well; it is held, at the longest, while what is encoded ahead is encoded and encrypted, at most
+/// 256 KiB.
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,

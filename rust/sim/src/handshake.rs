@@ -1,6 +1,6 @@
 //! Every order of events in which a channel can lose its link and move to another.
 //!
-//! Two ends of the real core, one stream opened by each, and an adversary who delivers one frame at a
+//! Two ends of the real core, two streams that one of them opens, and an adversary who delivers one frame at a
 //! time, kills links, has new ones claimed while the old one lives, and repeats claims. The search goes
 //! depth first; a state is reached by playing its events again from the beginning, and known by
 //! a hash of everything that is in it.

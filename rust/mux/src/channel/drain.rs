@@ -51,12 +51,14 @@ impl Channel {
         if accepted > possible {
             return Err(ProtocolError::GoAwayRange { accepted, possible });
         }
-        app.draining(code, grace);
         if self.taken_opens.is_none() {
+            let position = self.ring.acked();
+            self.crossing = self.ring.opens().ok_or(ProtocolError::AckBoundary { position })?;
             self.refuse_unopened(app);
         }
+        app.draining(code, grace);
         self.taken_opens = Some(accepted);
-        self.refuse_unseen(self.encoded_opens - accepted, app);
+        self.refuse_unseen(possible - accepted, app);
         Ok(())
     }
 
@@ -76,11 +78,11 @@ impl Channel {
         }
     }
 
-    /// Gives up the last `count` streams that this end has opened: the peer has not seen them.
+    /// Gives up the last `count` streams that this end has opened and not given up so: the peer has not
+    /// seen them.
     fn refuse_unseen(&mut self, count: u64, app: &mut impl Application) {
-        let opens = if count > 0 { self.ring.opens() } else { Vec::new() };
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        for &id in &opens[opens.len().saturating_sub(count)..] {
+        for _ in 0..count {
+            let Some(id) = self.crossing.pop() else { return };
             let Some(slot) = self.ours.get_mut(id) else { continue };
             debug!(stream = %id, "the peer drains and has not seen the stream");
             tell_refused(slot, app);

@@ -273,11 +273,7 @@ impl Channel {
                 self.pong = Some(id);
                 Ok(())
             }
-            Control::Pong { id, rx_pos } => {
-                self.handle_ack(now, rx_pos, None)?;
-                self.liveness.handle_pong(id);
-                Ok(())
-            }
+            Control::Pong { rx_pos, .. } => self.handle_ack(now, rx_pos, None),
             Control::Close { code, text } => {
                 app.closed(CloseCode(code), &text);
                 Ok(())

@@ -47,6 +47,43 @@ fn i17_a_go_away_that_counts_more_than_was_opened_or_than_before_is_refused() {
     victim.refuses(go_away(1), CloseCode::ACK_RANGE);
 }
 
+// R-ACK-2
+#[test]
+fn i17_a_go_away_from_a_peer_that_acknowledged_a_part_of_a_frame_is_refused() {
+    for position in [1, 5, 12, 17] {
+        let mut victim = Victim::new();
+        for _ in 0..2 {
+            victim.end.open().unwrap();
+        }
+        while victim.end.batch(victim.now).is_some() {}
+        let ack = Control::Ack { rx_pos: position, delay_us: 0 };
+        victim.feed(control(&ack, StreamId::CHANNEL)).unwrap();
+        if position == 12 {
+            victim.feed(go_away(0)).unwrap();
+        } else {
+            victim.refuses(go_away(0), CloseCode::ACK_RANGE);
+            assert_eq!(victim.end.app.draining, None);
+        }
+    }
+}
+
+// R-GOAWAY-5, R-GOAWAY-6
+#[test]
+fn i17_each_go_away_that_counts_fewer_refuses_those_between_and_the_same_again_nothing() {
+    let mut victim = Victim::new();
+    for _ in 0..4 {
+        victim.end.open().unwrap();
+    }
+    while victim.end.batch(victim.now).is_some() {}
+    for (count, first_refused) in [(4, 4), (3, 3), (3, 3), (1, 1), (1, 1), (0, 0), (0, 0)] {
+        victim.feed(go_away(count)).unwrap();
+        let refused: Vec<bool> =
+            victim.end.app.streams[1..].iter().map(|stream| stream.reset.is_some()).collect();
+        let expected: Vec<bool> = (0..4).map(|number| number >= first_refused).collect();
+        assert_eq!(refused, expected, "after {count}");
+    }
+}
+
 // R-GOAWAY-2, R-GOAWAY-3, R-GOAWAY-4, R-GOAWAY-5
 #[test]
 fn i17_opens_behind_a_go_away_are_refused_once_and_never_counted() {

@@ -59,10 +59,8 @@ struct Link {
 
 #[derive(Clone, Debug, Hash)]
 enum Message {
-    /// The claim with this index.
-    Claim(usize),
-    /// The answer with this index.
-    Answer(usize),
+    Claim(Claim),
+    Answer(Resumed),
     /// A tracked frame and the untracked ones before it.
     Frames(Vec<u8>),
 }
@@ -161,6 +159,9 @@ impl Scene {
                 (number, link).hash(&mut hasher);
             }
         }
+        if self.repeated < self.size.repeats {
+            self.claims.hash(&mut hasher);
+        }
         (self.deaths, self.dialled, self.repeated).hash(&mut hasher);
         hasher.finish()
     }
@@ -218,7 +219,7 @@ impl Scene {
                 let mut link = Link::new();
                 link.read[POINT] = false;
                 self.links.push(link);
-                self.handle_claim(number, claim);
+                self.handle_claim(number, self.claims[claim]);
             }
         }
         for side in [POINT, INSTANCE] {
@@ -302,12 +303,11 @@ impl Scene {
         }
     }
 
-    fn handle_claim(&mut self, number: usize, index: usize) {
-        let claim = self.claims[index];
+    fn handle_claim(&mut self, number: usize, claim: Claim) {
         let end = &mut self.ends[INSTANCE];
         let answer = end.channel.handle_claim(self.now, &claim).expect("an honest claim");
         self.answers.push(answer);
-        let message = Message::Answer(self.answers.len() - 1);
+        let message = Message::Answer(answer);
         if answer.code == ResumeCode::ACCEPTED {
             self.audit.handle_claim(&claim, &answer);
             let old = end.link.replace(number);
@@ -322,8 +322,7 @@ impl Scene {
         }
     }
 
-    fn handle_answer(&mut self, number: usize, index: usize) {
-        let answer = self.answers[index];
+    fn handle_answer(&mut self, number: usize, answer: Resumed) {
         let end = &mut self.ends[POINT];
         let is_ours = answer.code == ResumeCode::ACCEPTED
             && end.channel.handle_resumed(self.now, &answer).expect("an honest answer");
@@ -353,7 +352,7 @@ impl Scene {
         let claim = self.ends[POINT].channel.claim();
         self.claims.push(claim);
         let mut link = Link::new();
-        link.ways[INSTANCE].push_back(Message::Claim(self.claims.len() - 1));
+        link.ways[INSTANCE].push_back(Message::Claim(claim));
         self.links.push(link);
     }
 
