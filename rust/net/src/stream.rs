@@ -130,7 +130,8 @@ impl SendStream {
     /// Abandons the half: what is queued is dropped, the peer learns `code`.
     pub fn reset(self, code: StreamCode) {
         self.shared.with_output(|state| {
-            let Some(id) = state.entry(self.token, |entry| entry.id) else {
+            let id = state.entry(self.token, |entry| entry.id);
+            let Some(id) = id.filter(|_| state.is_live(self.token)) else {
                 return ((), false);
             };
             state.core.reset(id, code);

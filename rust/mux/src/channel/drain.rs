@@ -86,7 +86,9 @@ impl Channel {
             let Some(slot) = self.ours.get_mut(id) else { continue };
             debug!(stream = %id, "the peer drains and has not seen the stream");
             tell_refused(slot, app);
-            self.stop(id, StreamCode::REFUSED);
+            if slot.rx == RxState::Open {
+                self.stop(id, StreamCode::REFUSED);
+            }
             self.reset(id, StreamCode::REFUSED);
         }
     }

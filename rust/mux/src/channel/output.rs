@@ -119,7 +119,9 @@ impl Channel {
             if class == Class::Bulk && room < QUANTUM - CONTROL_BYTES {
                 return; // small frames are in the batch already
             }
-            self.encode_class(class, &mut room, app);
+            if self.encode_class(class, &mut room, app) {
+                return;
+            }
         }
     }
 
@@ -131,9 +133,15 @@ impl Channel {
         self.ring.bytes() < cap
     }
 
-    /// Encodes data of as many small streams as fit, or of one bulk stream.
-    fn encode_class(&mut self, class: Class, room: &mut usize, app: &mut impl Application) {
-        let whole = *room;
+    /// Encodes data of as many small streams as fit, or of one bulk stream. Says whether the next stream
+    /// needs more room than is left.
+    fn encode_class(
+        &mut self,
+        class: Class,
+        room: &mut usize,
+        app: &mut impl Application,
+    ) -> bool {
+        let (whole, mut is_full) = (*room, false);
         while *room >= CONTROL_BYTES && self.may_fly(class) {
             let Some(ready) = self.next_ready(class) else {
                 break;
@@ -141,6 +149,7 @@ impl Channel {
             let before = *room;
             if self.encode_stream(ready.id, room, app) {
                 self.return_ready(ready, before - *room);
+                is_full = true;
                 break;
             }
             if class == Class::Bulk && *room < before {
@@ -148,6 +157,7 @@ impl Channel {
             }
         }
         self.scheduler.served(class, whole - *room);
+        is_full
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cmgmux_mux::frame::Header;
-use cmgmux_mux::{Config, End, Limits, Side, StreamId, Timestamp};
+use cmgmux_mux::{Config, End, Limits, Side, StreamCode, StreamId, Timestamp};
 
 use crate::pair::Endpoint;
 
@@ -38,6 +38,35 @@ fn a_stream_that_opens_with_bulk_waits_for_small_messages_from_its_first_byte() 
     send(&mut end, small, 300);
     assert_eq!(batch(&mut end)[0].0, small);
     assert_eq!(batch(&mut end)[0].0, bulk);
+}
+
+#[test]
+fn a_message_waits_for_the_next_batch_where_resets_and_stops_leave_it_no_room() {
+    for (resets, stops) in [(true, true), (true, false), (false, true)] {
+        for bytes in [1, 12, 20, 40, 60, 300, 2_000] {
+            let mut end = sender();
+            let id = end.open().unwrap();
+            let given_up: Vec<_> = (0..2_000).map(|_| end.open().unwrap()).collect();
+            while end.acknowledged_batch(Timestamp::ZERO).is_some() {}
+            for id in given_up {
+                if resets {
+                    end.channel.reset(id, StreamCode::CANCELLED);
+                }
+                if stops {
+                    end.channel.stop(id, StreamCode::CANCELLED);
+                }
+            }
+            send(&mut end, id, bytes);
+            let mut sent = 0;
+            while let Some(batch) = end.acknowledged_batch(Timestamp::ZERO) {
+                assert!(batch.len() <= 16 * 1024 + 32, "a batch of {} bytes", batch.len());
+                let frames = crate::frames::split(&batch);
+                let data = frames.iter().filter(|(header, _)| header.stream == id);
+                sent += data.map(|(header, _)| header.length as usize).sum::<usize>();
+            }
+            assert_eq!(sent, bytes);
+        }
+    }
 }
 
 #[test]
