@@ -186,6 +186,16 @@ impl Driver {
         }
     }
 
+    /// Reads and applies what had arrived before a link broke: the peer's last word may be in it.
+    fn read_rest(&mut self, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        while let Some(link) = &mut self.link
+            && matches!(link.poll_read(cx, &mut self.input), Poll::Ready(Ok(1..)))
+        {
+            self.apply_input()?;
+        }
+        Ok(())
+    }
+
     fn apply_input(&mut self) -> Result<(), ProtocolError> {
         let now = self.now();
         let mut state = self.shared.state.lock();
@@ -280,7 +290,8 @@ impl Driver {
         let input = if may_read { self.poll_input(cx) } else { Ok(()) };
         // A peer's last word may stand before the end of the link, so it counts first.
         match (self.check_state(cx), input) {
-            (Err(closed @ Failure::Channel(EndReason::ClosedByPeer { .. })), _) => Err(closed),
+            (Err(closed @ Failure::Channel(EndReason::ClosedByPeer { .. })), _)
+            | (Err(closed @ Failure::Channel(_)), Err(Failure::Link(_))) => Err(closed),
             (state, input) => input.and(state),
         }?;
         if self.wake.is_empty() {
@@ -289,7 +300,10 @@ impl Driver {
             self.output_waits = true;
         }
         self.wake_group(cx);
-        output.map_err(|error| Failure::broken(&error))
+        let Err(error) = output else { return Ok(()) };
+        self.read_rest(cx)?;
+        self.check_state(cx)?;
+        Err(Failure::broken(&error))
     }
 
     /// Wakes some of those that are to be woken, and this task behind them if there are more or their

@@ -43,6 +43,10 @@ struct Direction {
     max_opens: u64,
     /// Frames that streams owe, by type, and the sender has not written.
     due: BTreeSet<(StreamId, u8)>,
+    /// Number of the last PING that has arrived.
+    pinged: Option<u64>,
+    /// The sender has applied a GOAWAY.
+    is_drained: bool,
     /// CLOSE has been written.
     is_closed: bool,
 }
@@ -136,6 +140,9 @@ impl Audit {
             } else if let Some(position) = acknowledged(&header, frame) {
                 assert_eq!(position, to.applied, "{side:?} acknowledges what it has applied");
                 to.told = position;
+                if let Some(number) = probe(&header, frame) {
+                    assert_eq!(to.pinged, Some(number), "{side:?} answers the last PING");
+                }
             }
         }
         self.directions(side).1.free();
@@ -152,6 +159,8 @@ impl Audit {
                 }
             } else if let Some(position) = acknowledged(&header, frame) {
                 from.handle_ack(position);
+            } else {
+                to.pinged = probe(&header, frame).or(to.pinged);
             }
         }
     }
@@ -200,6 +209,7 @@ impl Direction {
         self.due.remove(&(id, header.kind));
         match header.kind {
             kind::OPEN => {
+                assert!(!self.is_drained, "{id} is opened after GOAWAY has arrived");
                 // Either direction of the stream begins; what its id meant before is over.
                 let half = |direction: &Self| Credit {
                     sent: 0,
@@ -255,6 +265,7 @@ impl Direction {
         if header.kind == kind::RESET || header.flags & FIN != 0 {
             self.due.remove(&(header.stream, kind::STOP));
         }
+        self.is_drained |= header.kind == kind::GOAWAY;
         if header.kind == kind::CREDIT
             && let Control::Credit { max } = control(header, frame)
             && let Some(credit) = self.streams.get_mut(&header.stream)
@@ -310,6 +321,17 @@ fn acknowledged(header: &Header, frame: &[u8]) -> Option<u64> {
     }
     match control(header, frame) {
         Control::Ack { rx_pos, .. } | Control::Pong { rx_pos, .. } => Some(rx_pos),
+        _ => None,
+    }
+}
+
+/// The number of a PING or PONG.
+fn probe(header: &Header, frame: &[u8]) -> Option<u64> {
+    if !matches!(header.kind, kind::PING | kind::PONG) {
+        return None;
+    }
+    match control(header, frame) {
+        Control::Ping { id } | Control::Pong { id, .. } => Some(id),
         _ => None,
     }
 }

@@ -18,11 +18,12 @@ impl Channel {
     }
 
     /// Whether a channel that drains may be [closed](Self::close) before its grace is over: no stream is
-    /// left, and the peer, if there is a link to it, hears which of its streams were not seen.
+    /// left, and the peer has everything, also the news which of its streams were not seen. What it has not
+    /// acknowledged would be lost with the link.
     #[must_use]
     pub fn has_drained(&self) -> bool {
-        let owes = self.go_away.is_some() || self.ring.has_unwritten();
-        self.ours.live() + self.theirs.live() == 0 && !(owes && self.links.is_attached())
+        let owes = self.go_away.is_some() || self.ring.bytes() > 0;
+        self.ours.live() + self.theirs.live() == 0 && !owes
     }
 
     /// Whether streams can be opened as far as the peer's wishes go; tickets are another matter.

@@ -135,12 +135,7 @@ impl Channel {
 
     /// Encodes data of as many small streams as fit, or of one bulk stream. Says whether the next stream
     /// needs more room than is left.
-    fn encode_class(
-        &mut self,
-        class: Class,
-        room: &mut usize,
-        app: &mut impl Application,
-    ) -> bool {
+    fn encode_class(&mut self, class: Class, room: &mut usize, app: &mut impl Application) -> bool {
         let (whole, mut is_full) = (*room, false);
         while *room >= CONTROL_BYTES && self.may_fly(class) {
             let Some(ready) = self.next_ready(class) else {

@@ -157,6 +157,29 @@ fn i17_a_go_away_refuses_the_streams_that_crossed_it_even_if_nothing_more_arrive
     assert_eq!(resets, 3);
 }
 
+// R-GOAWAY-7
+#[test]
+fn a_channel_has_drained_once_its_peer_has_everything_also_over_a_second_link() {
+    let mut pair = Pair::new(&Config::default());
+    let id = pair.instance.open().unwrap();
+    pair.instance.channel.send(id, Bytes::from_static(b"question"), End::Stream).unwrap();
+    pair.settle();
+    pair.point.consume_all(0);
+    pair.point.channel.send(id, Bytes::from_static(b"answer"), End::Stream).unwrap();
+    pair.point.channel.complete();
+    pair.point.channel.go_away(CloseCode::SHUTDOWN, Duration::from_secs(5));
+    assert!(!pair.point.channel.has_drained(), "nothing is written yet");
+    while pair.point.batch(pair.now).is_some() {}
+    assert_eq!(pair.point.channel.counters().live, 0);
+    assert!(!pair.point.channel.has_drained(), "the answer may be lost with the link");
+    pair.cut();
+    assert!(!pair.point.channel.has_drained(), "it is kept for the next link");
+    pair.resume();
+    pair.settle_acks();
+    assert!(pair.point.channel.has_drained());
+    assert_eq!(pair.instance.app.streams[0].data, b"answer");
+}
+
 // R-GOAWAY-1
 #[test]
 fn i17_streams_that_a_go_away_overtakes_never_go_out_and_are_refused_once() {

@@ -235,6 +235,25 @@ fn j6_a_resume_from_where_bytes_are_missing_or_were_never_sent_is_refused() {
     }
 }
 
+// R-RESUME-9
+#[test]
+fn j6_an_answer_that_asks_for_what_was_acknowledged_is_refused() {
+    let (mut pair, ..) = conversation();
+    pair.settle_acks();
+    pair.cut();
+    let claim = pair.point.channel.claim();
+    let resumed = pair.instance.channel.handle_claim(pair.now, &claim).unwrap();
+    let before = pair.point.channel.counters();
+    for wrong in [
+        Resumed { rx_pos: resumed.rx_pos - 1, ..resumed },
+        Resumed { tx_start: claim.rx_pos - 1, ..resumed },
+    ] {
+        let error = pair.point.channel.handle_resumed(pair.now, &wrong).unwrap_err();
+        assert_eq!(error.code(), CloseCode::RESUME_RANGE, "{error}");
+        assert_eq!(pair.point.channel.counters(), before);
+    }
+}
+
 // R-RESUME-7
 #[test]
 fn j6_a_replay_that_ends_inside_a_frame_is_refused() {
@@ -292,7 +311,7 @@ fn j8_the_window_for_a_new_link_ends_the_channel_and_not_before() {
 
 // R-RESUME-13
 #[test]
-fn j13_a_second_loss_of_the_link_does_not_prolong_the_window() {
+fn a_second_loss_of_the_link_does_not_prolong_the_window() {
     let mut pair = Pair::new(&Config::default());
     pair.cut();
     let end = pair.point.channel.next_deadline();

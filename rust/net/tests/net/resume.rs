@@ -275,7 +275,7 @@ fn of_two_links_that_come_at_once_the_later_attempt_is_taken_in_whatever_order()
 
 // R-RESUME-10
 #[test]
-fn an_answer_to_another_attempt_drops_its_link_and_the_channel_goes_on() {
+fn j13_an_answer_to_another_attempt_drops_its_link_and_the_channel_goes_on() {
     run(async {
         let world = World::new("another-attempt").await;
         world.serve_echoes();

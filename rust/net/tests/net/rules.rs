@@ -164,6 +164,16 @@ impl Played {
         Self { pki, address, instance, link, agreed }
     }
 
+    /// Sees that the channel is still on its first link; how many bytes that took.
+    async fn is_undisturbed(&mut self) -> u64 {
+        let open = frame(kind::OPEN, 0, 1, b"\x01\0\0\0undisturbed");
+        self.link.write_all(&open).await.unwrap();
+        let mut incoming = self.instance.accept().await.unwrap();
+        assert_eq!(incoming.recv.chunk().await.unwrap().unwrap().data, &b"undisturbed"[..]);
+        assert_eq!(self.instance.stats().resumes, 0);
+        open.len() as u64
+    }
+
     /// A new link and the RESUME that is right for it.
     async fn claim(&self, who: &str, claim: Claim) -> (client::TlsStream<TcpStream>, Resume) {
         let link = dial(&self.pki, self.address, who).await;
@@ -208,7 +218,23 @@ fn proof(resume: &Resume, secret: &Secret, link: &client::TlsStream<TcpStream>) 
 
 const FIRST: Claim = Claim { epoch: 1, rx_pos: 0, tx_first: 0 };
 
-// J4: the other connection point. R-RESUME-11, R-RESUME-15
+// R-RESUME-11, R-RESUME-15
+#[test]
+fn j4_the_right_proof_under_the_certificate_of_another_connection_point_is_refused() {
+    run(async {
+        let mut played = Played::new("another").await;
+        for _ in 0..2 {
+            let (mut link, answer) = played.ask("colleague", FIRST, |_| {}).await;
+            assert_eq!(answer, Resumed::refusal(FIRST.epoch, ResumeCode::UNKNOWN_CHANNEL));
+            assert!(read_frame(&mut link).await.is_none());
+        }
+        played.is_undisturbed().await;
+        let (_, answer) = played.ask("point", FIRST, |_| {}).await;
+        assert_eq!(answer.code, ResumeCode::ACCEPTED, "the same under its own");
+    });
+}
+
+// R-RESUME-11, R-RESUME-15
 #[test]
 fn j3_a_resume_with_anything_changed_is_refused_and_disturbs_nothing() {
     run(async {
@@ -230,17 +256,10 @@ fn j3_a_resume_with_anything_changed_is_refused_and_disturbs_nothing() {
         let (_, of_another_link) = played.claim("point", FIRST).await;
         let (_, answer) = played.ask("point", FIRST, |resume| *resume = of_another_link).await;
         assert_eq!(answer.code, ResumeCode::UNKNOWN_CHANNEL, "a proof of another link");
-        let (_, answer) = played.ask("colleague", FIRST, |_| {}).await;
-        assert_eq!(answer.code, ResumeCode::UNKNOWN_CHANNEL, "another connection point");
-
-        let open = frame(kind::OPEN, 0, 1, b"\x01\0\0\0undisturbed");
-        played.link.write_all(&open).await.unwrap();
-        let mut incoming = played.instance.accept().await.unwrap();
-        assert_eq!(incoming.recv.chunk().await.unwrap().unwrap().data, &b"undisturbed"[..]);
-        assert_eq!(played.instance.stats().resumes, 0);
+        let position = played.is_undisturbed().await;
         let (_link, answer) = played.ask("point", FIRST, |_| {}).await;
         assert_eq!((answer.code, answer.epoch), (ResumeCode::ACCEPTED, 1));
-        assert_eq!(answer.rx_pos, open.len() as u64);
+        assert_eq!(answer.rx_pos, position);
     });
 }
 
