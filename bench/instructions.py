@@ -2,7 +2,8 @@
 
 Run by ``make guard-instructions``. The counts are those of callgrind and come out the same on
 a machine that is busy, but not with another compiler, C library or processor: then there is nothing
-to compare with, which is said, and no failure. ``--update`` writes the baseline anew.
+to compare with, which is said, and no failure. What silent streams add to a message is held against
+a message without them, and needs no baseline. ``--update`` writes the baseline anew.
 """
 
 from __future__ import annotations
@@ -37,17 +38,19 @@ def main() -> int:
         return 0
     facts = _facts(valgrind)
     baseline: dict[str, Any] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    paths = list(_UNITS)
     if not options.update and baseline.get("with") != facts:
         print(f"skipped: the baseline was counted with {baseline.get('with')}, here is {facts}")
-        return 0
+        paths = ["small", "crowd"]
+        baseline = {}
     program = _build()
-    counts = {name: _count(valgrind, program, name, units) for name, units in _UNITS.items()}
+    counts = {name: _count(valgrind, program, name, _UNITS[name]) for name in paths}
     if options.update:
         BASELINE.write_text(json.dumps({"with": facts, "instructions": counts}, indent=2) + "\n")
         return 0
     more = False
-    for name, count in counts.items():
-        before = baseline["instructions"][name]
+    for name, before in baseline.get("instructions", {}).items():
+        count = counts[name]
         change = count / before - 1
         verdict = "ok"
         if change > TOLERANCE:

@@ -90,6 +90,12 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         _MESSAGES,
         peers=_ALL,
     ),
+    "small-uncoalesced": Scenario(
+        "messages of 300 B, each in a record of its own",
+        {"scenario": "small-uncoalesced"},
+        _MESSAGES,
+        peers=(CEILING,),
+    ),
     "allocations": Scenario(
         "allocations a message of 300 B on 10,000 streams, both ends",
         {"scenario": "small", "streams": 10_000},
