@@ -20,7 +20,11 @@ pub(crate) struct Victim {
 
 impl Victim {
     pub(crate) fn new() -> Self {
-        let mut pair = Pair::new(&Config::default());
+        Self::with(&Config::default())
+    }
+
+    pub(crate) fn with(config: &Config) -> Self {
+        let mut pair = Pair::new(config);
         let stream = pair.instance.open().unwrap();
         pair.settle();
         Self { end: pair.point, stream, now: pair.now }

@@ -77,9 +77,15 @@ fn i8_streams_opened_and_reset_at_once_are_neither_free_nor_many() {
     assert_eq!((error.code(), taken), (CloseCode::CHURN, 2 * 65_536));
 }
 
-/// A peer that reads and acknowledges nothing, and whose streams have all the credit that there is.
-fn full_ring() -> (Victim, u64) {
-    let mut victim = Victim::new();
+const RING_BYTES: u64 = 100_000;
+const BATCH: u64 = 16 * 1024;
+
+/// A peer that acknowledges nothing, whose stream has all the credit that there is, once data has filled the
+/// ring; and `others` more streams, which it has acknowledged.
+fn full_ring(others: usize) -> (Victim, Vec<StreamId>) {
+    let mut victim = Victim::with(&Config { ring_bytes: RING_BYTES, ..Config::default() });
+    let others = (0..others).map(|_| victim.end.open().unwrap()).collect();
+    while victim.end.acknowledged_batch(victim.now).is_some() {}
     let stream = victim.stream;
     victim.feed(control(&Control::Credit { max: u64::MAX }, stream)).unwrap();
     let piece = Bytes::from(vec![7; 60_000]);
@@ -91,7 +97,8 @@ fn full_ring() -> (Victim, u64) {
         while victim.end.batch(victim.now).is_some() {}
         let after = victim.end.channel.counters().ring_bytes;
         if before == after {
-            return (victim, after);
+            assert!((RING_BYTES..RING_BYTES + BATCH).contains(&after), "{after}");
+            return (victim, others);
         }
     }
 }
@@ -99,9 +106,8 @@ fn full_ring() -> (Victim, u64) {
 // R-ACK-5
 #[test]
 fn j7_a_peer_that_never_acknowledges_holds_its_writers_at_the_cap() {
-    let (mut victim, held) = full_ring();
-    let most = Config::default().ring_bytes + 16 * 1024;
-    assert!(held <= most, "{held}");
+    let (mut victim, _) = full_ring(0);
+    let held = victim.end.channel.counters().ring_bytes;
     assert!(victim.end.channel.counters().queued_bytes <= 64 * 1024 + 60_000);
     for _ in 0..100 {
         let id = victim.end.open().unwrap();
@@ -109,21 +115,37 @@ fn j7_a_peer_that_never_acknowledges_holds_its_writers_at_the_cap() {
         while victim.end.batch(victim.now).is_some() {}
     }
     let counters = victim.end.channel.counters();
-    assert!(counters.ring_bytes <= most + 64 * 1024, "{counters:?}");
+    assert_eq!(counters.ring_bytes, held);
     victim.end.channel.handle_link_lost(victim.now);
     assert_eq!(victim.end.channel.has_room(victim.stream), Ok(false), "nor without a link");
+}
+
+// R-ACK-5
+#[test]
+fn j7_frames_without_data_stop_behind_their_own_share_of_the_ring() {
+    let (mut victim, others) = full_ring(12_000);
+    for id in others {
+        victim.end.channel.reset(id, StreamCode::CANCELLED);
+        victim.end.stop(id, StreamCode::CANCELLED);
+    }
+    while victim.end.batch(victim.now).is_some() {}
+    let held = victim.end.channel.counters().ring_bytes;
+    let most = RING_BYTES + 256 * 1024;
+    assert!((most..most + BATCH).contains(&held), "{held}");
 }
 
 // R-CREDIT-7, R-ACK-5
 #[test]
 fn i16_with_all_data_stalled_every_frame_without_data_goes_out() {
-    let (mut victim, _) = full_ring();
+    let (mut victim, _) = full_ring(0);
     let stream = victim.stream;
+    let other = theirs(2, 0);
+    victim.feed(frame(kind::OPEN, 0, other, &OPEN)).unwrap();
     let half = vec![0; (WINDOW / 2) as usize];
     for part in half.chunks(16_000) {
-        victim.feed(frame(kind::DATA, 0, stream, part)).unwrap();
+        victim.feed(frame(kind::DATA, 0, other, part)).unwrap();
     }
-    victim.end.consume_all(0);
+    victim.end.consume_all(1);
     victim.feed(control(&Control::Ping { id: 5 }, StreamId::CHANNEL)).unwrap();
     victim.end.channel.reset(stream, StreamCode(0x111));
     victim.end.stop(stream, StreamCode(0x112));
@@ -134,5 +156,5 @@ fn i16_with_all_data_stalled_every_frame_without_data_goes_out() {
         kinds.push(header.kind);
         rest = &rest[header.frame_bytes()..];
     }
-    assert_eq!(kinds, [kind::PONG, kind::ACK, kind::RESET, kind::STOP]);
+    assert_eq!(kinds, [kind::PONG, kind::ACK, kind::CREDIT, kind::RESET, kind::STOP]);
 }
