@@ -144,9 +144,10 @@ def test_a_broken_rule(path: GatedPath, role: SampleRole, enemy: Path, case: str
     with unharmed(path, role) as watch:
         with Channel.open(path.channels, enemy) as channel:
             # The gateway may close the link before it has taken everything, and that may reset it.
-            is_long = len(data) > LONG_BYTES
-            with suppress(OSError) if is_long else nullcontext():
+            loss = suppress(OSError) if len(data) > LONG_BYTES else nullcontext()
+            with loss:
                 channel.link.sendall(data)
+            with loss:
                 assert channel.last_word()[0] == code
             watch.secrets.append(channel.secret)
         watch.expect("channel has ended", f"protocol_{reason}")

@@ -137,12 +137,15 @@ impl Audit {
             drains |= header.kind == kind::GOAWAY;
             if kind::is_tracked(header.kind) {
                 from.write(&header, frame, to);
-            } else if let Some(position) = acknowledged(&header, frame) {
-                assert_eq!(position, to.applied, "{side:?} acknowledges what it has applied");
-                to.told = position;
-                if let Some(number) = probe(&header, frame) {
-                    assert_eq!(to.pinged, Some(number), "{side:?} answers the last PING");
-                }
+                continue;
+            }
+            let said = control(&header, frame);
+            if let Control::Pong { id, .. } = said {
+                assert_eq!(to.pinged, Some(id), "{side:?} answers the last PING");
+            }
+            if let Control::Ack { rx_pos, .. } | Control::Pong { rx_pos, .. } = said {
+                assert_eq!(rx_pos, to.applied, "{side:?} acknowledges what it has applied");
+                to.told = rx_pos;
             }
         }
         self.directions(side).1.free();
@@ -157,10 +160,14 @@ impl Audit {
                 if to.apply(frame) {
                     from.handle_applied(&header, frame);
                 }
-            } else if let Some(position) = acknowledged(&header, frame) {
-                from.handle_ack(position);
-            } else {
-                to.pinged = probe(&header, frame).or(to.pinged);
+                continue;
+            }
+            match control(&header, frame) {
+                Control::Ack { rx_pos, .. } | Control::Pong { rx_pos, .. } => {
+                    from.handle_ack(rx_pos);
+                }
+                Control::Ping { id } => to.pinged = Some(id),
+                _ => {}
             }
         }
     }
@@ -312,26 +319,4 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
 
 fn control(header: &Header, frame: &[u8]) -> Control {
     Control::decode(header, &frame[HEADER_BYTES..]).expect("an honest end sends no such frame")
-}
-
-/// The position that an ACK or PONG names.
-fn acknowledged(header: &Header, frame: &[u8]) -> Option<u64> {
-    if !matches!(header.kind, kind::ACK | kind::PONG) {
-        return None;
-    }
-    match control(header, frame) {
-        Control::Ack { rx_pos, .. } | Control::Pong { rx_pos, .. } => Some(rx_pos),
-        _ => None,
-    }
-}
-
-/// The number of a PING or PONG.
-fn probe(header: &Header, frame: &[u8]) -> Option<u64> {
-    if !matches!(header.kind, kind::PING | kind::PONG) {
-        return None;
-    }
-    match control(header, frame) {
-        Control::Ping { id } | Control::Pong { id, .. } => Some(id),
-        _ => None,
-    }
 }

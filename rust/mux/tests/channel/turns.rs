@@ -1,9 +1,9 @@
 //! Who is served when: small before bulk, bulk in turn, nobody for ever.
 
 use bytes::Bytes;
-use cmgmux_mux::frame::Header;
 use cmgmux_mux::{Config, End, Limits, Side, StreamCode, StreamId, Timestamp};
 
+use crate::frames::split;
 use crate::pair::Endpoint;
 
 /// An instance whose streams have all the credit they want.
@@ -16,13 +16,7 @@ fn sender() -> Endpoint {
 /// The streams of one batch's frames and the bytes of each.
 fn batch(end: &mut Endpoint) -> Vec<(StreamId, usize)> {
     let batch = end.acknowledged_batch(Timestamp::ZERO).expect("something is to be sent");
-    let mut bytes = &batch[..];
-    let mut frames = Vec::new();
-    while let Some(header) = Header::decode(bytes).unwrap() {
-        bytes = &bytes[header.frame_bytes()..];
-        frames.push((header.stream, header.frame_bytes()));
-    }
-    frames
+    split(&batch).iter().map(|(header, frame)| (header.stream, frame.len())).collect()
 }
 
 fn send(end: &mut Endpoint, id: StreamId, bytes: usize) {
@@ -60,7 +54,7 @@ fn a_message_waits_for_the_next_batch_where_resets_and_stops_leave_it_no_room() 
             let mut sent = 0;
             while let Some(batch) = end.acknowledged_batch(Timestamp::ZERO) {
                 assert!(batch.len() <= 16 * 1024 + 32, "a batch of {} bytes", batch.len());
-                let frames = crate::frames::split(&batch);
+                let frames = split(&batch);
                 let data = frames.iter().filter(|(header, _)| header.stream == id);
                 sent += data.map(|(header, _)| header.length as usize).sum::<usize>();
             }
