@@ -118,9 +118,13 @@ fn attach(state: &Rc<ShardState>, established: Established) {
     let owner = Rc::clone(state);
     let driven = channel.clone();
     state.shard.spawn(async move {
-        driver.await;
-        owner.router.remove(&driven);
-        owner.instance.remove_channel(&driven);
+        let forgetting = async {
+            driven.ended().await;
+            owner.router.remove(&driven);
+            owner.instance.remove_channel(&driven);
+        };
+        // The last word to the peer may take longer.
+        tokio::join!(biased; driver, forgetting);
     });
     let owner = Rc::clone(state);
     state.shard.spawn(async move {

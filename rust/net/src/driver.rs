@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -20,8 +20,8 @@ use crate::link::{FinishedTls, Link};
 /// Plaintext read in one go before output and other tasks get their turn: less than half of what a
 /// peer on a quick link has in flight, so that it need not wait for the acknowledgement.
 const READ_BUDGET: usize = 80 * 1024;
-/// Time that a last word to the peer may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// What a peer may still have under way to a channel that ends: as much as its replay ring holds.
+const REST_BYTES: u64 = 16 * 1024 * 1024;
 /// Time until the next look at something that is overdue because the kernel takes no output.
 const OVERDUE: Duration = Duration::from_millis(25);
 /// How many of those that wait for something are woken at a time. What they write goes out before the
@@ -44,8 +44,10 @@ pub(crate) struct Driver {
     wake: VecDeque<Waker>,
     /// Whether output waits for those that have just been woken, to take along what they write.
     output_waits: bool,
-    /// Why the channel ends, once its last word is on the way.
-    farewell: Option<EndReason>,
+    /// Why the channel has ended.
+    ended: Option<EndReason>,
+    /// The end of the link of a channel that has ended, until the peer has been told why.
+    farewell: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// What happened to the driver's link.
@@ -82,6 +84,7 @@ impl Driver {
             timer: Box::pin(tokio::time::sleep_until(alarm.into())),
             wake: VecDeque::new(),
             output_waits: false,
+            ended: None,
             farewell: None,
         })
     }
@@ -337,8 +340,8 @@ impl Driver {
         }
     }
 
-    /// Ends every stream.
-    fn end(&mut self, reason: EndReason) -> EndReason {
+    /// Ends every stream. What is left to do is to tell the peer, if `link` is still there.
+    fn end(&mut self, reason: EndReason) {
         let Shared { peer, channel_id, ordinal, ledger, .. } = &*self.shared;
         let code = reason.code();
         if reason.is_planned() {
@@ -347,7 +350,23 @@ impl Driver {
             warn!(%peer, ordinal, channel = %channel_id, code, %reason, "channel has ended");
         }
         ledger.note_end(&reason);
+        let last_word = match &reason {
+            EndReason::Closed { code, text } => Some((*code, text.clone())),
+            EndReason::Protocol(error) => Some((error.code(), error.to_string())),
+            _ => None,
+        };
+        let now = self.now();
         let mut state = self.shared.state.lock();
+        let State { core, book, .. } = &mut *state;
+        match (&mut self.link, last_word) {
+            (Some(link), Some((code, text))) => {
+                core.close(code, &text);
+                if core.poll_output(now, book) && link.write(core.output()).is_ok() {
+                    core.handle_written(now);
+                }
+            }
+            (link, _) => link.take().into_iter().for_each(Link::farewell),
+        }
         state.ended = Some(reason.clone());
         state.driver = None;
         state.new_link = None;
@@ -359,32 +378,7 @@ impl Driver {
         self.wake.drain(..).for_each(Waker::wake);
         self.shared.tickets.notify_waiters();
         self.shared.links.notify_waiters();
-        reason
-    }
-
-    /// Begins to end the channel: what the peer is to know of it is queued before everything else.
-    fn begin_farewell(&mut self, reason: EndReason) {
-        let last_word = match &reason {
-            EndReason::Closed { code, text } => Some((*code, text.clone())),
-            EndReason::Protocol(error) => Some((error.code(), error.to_string())),
-            _ => None,
-        };
-        debug!(%reason, "channel is ending");
-        let now = self.now();
-        if let Some(link) = &mut self.link {
-            if let Some((code, text)) = last_word {
-                let mut state = self.shared.state.lock();
-                let State { core, book, .. } = &mut *state;
-                core.close(code, &text);
-                if core.poll_output(now, book) && link.write(core.output()).is_ok() {
-                    core.handle_written(now);
-                }
-            }
-            link.close();
-        }
-        self.alarm = Instant::now() + FAREWELL;
-        self.timer.as_mut().reset(self.alarm.into());
-        self.farewell = Some(reason);
+        self.ended = Some(reason);
     }
 }
 
@@ -393,22 +387,27 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<EndReason> {
         let driver = &mut *self;
-        while driver.farewell.is_none() {
+        let reason = loop {
+            if let Some(reason) = &driver.ended {
+                break reason.clone();
+            }
             match driver.step(cx) {
                 Ok(()) => {
                     driver.set_alarm(cx);
                     return Poll::Pending;
                 }
                 Err(Failure::Link(loss)) => driver.lose_link(loss),
-                Err(Failure::Channel(reason)) => driver.begin_farewell(reason),
+                Err(Failure::Channel(reason)) => driver.end(reason),
             }
+        };
+        if let Some(link) = driver.link.take() {
+            driver.farewell = Some(Box::pin(link.dismiss(REST_BYTES)));
         }
-        let told = driver.link.as_mut().is_none_or(|link| link.poll_flush(cx).is_ready());
-        if !told && driver.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+        if let Some(farewell) = &mut driver.farewell {
+            ready!(farewell.as_mut().poll(cx));
+            driver.farewell = None;
         }
-        let reason = driver.farewell.take().unwrap_or(EndReason::LinkLost(LinkLoss::Closed));
-        Poll::Ready(driver.end(reason))
+        Poll::Ready(reason)
     }
 }
 
@@ -416,18 +415,10 @@ impl Drop for Driver {
     /// A driver that is dropped before its channel has ended, as at the end of a process's grace, ends
     /// it: the peer hears of it as far as the socket takes it at once, and waits for no new link.
     fn drop(&mut self) {
-        if self.shared.with(|state| state.ended.is_some()) {
-            return;
-        }
-        if self.farewell.is_none() {
+        if self.ended.is_none() {
             let text = "the process stops, its grace is over".to_owned();
-            self.begin_farewell(EndReason::Closed { code: CloseCode::SHUTDOWN, text });
+            self.end(EndReason::Closed { code: CloseCode::SHUTDOWN, text });
         }
-        if let Some(link) = self.link.take() {
-            link.farewell();
-        }
-        if let Some(reason) = self.farewell.take() {
-            self.end(reason);
-        }
+        self.link.take().into_iter().for_each(Link::farewell);
     }
 }

@@ -18,14 +18,13 @@ use cmgmux_mux::{
 };
 use rustls::{ClientConfig, Connection, ServerConfig};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::id::{Id, random_bytes};
 use crate::identity::PeerIdentity;
-use crate::link::{FinishedTls, Link};
+use crate::link::{FinishedTls, Link, dismiss};
 use crate::tls::{Trust, check_channel_alpn, describe};
 
 use self::stranger::{MAX_STRANGER_BYTES, Stranger};
@@ -36,9 +35,8 @@ pub(crate) use self::resume::{NewLink, Step, claim_link};
 /// Time that a stranger has for its TLS handshake, and again for its HELLO.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a refused peer may still send, and how long, before its connection is closed.
+/// What a refused peer may still send before its connection is closed.
 const DISMISSAL_BYTES: u64 = 64 * 1024;
-const DISMISSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a channel.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -178,7 +176,7 @@ impl Arrival {
                 } else {
                     HandshakeError::Tls(describe(&error))
                 };
-                dismiss(stranger.socket).await;
+                dismiss(stranger.socket, DISMISSAL_BYTES).await;
                 return Err(error);
             }
             Err(_) => {
@@ -328,19 +326,8 @@ async fn refuse(mut link: Link, code: CloseCode, text: &str) {
     let close = Control::Close { code: code.0, text: text.to_owned() };
     close.encode(StreamId::CHANNEL, &mut frame);
     if say(&mut link, &frame).await.is_ok() {
-        dismiss(link.into_socket()).await;
+        link.dismiss(DISMISSAL_BYTES).await;
     }
-}
-
-/// Ends a connection so that what was said last arrives: a socket that is closed with unread bytes
-/// resets the connection, and the reset overtakes the words. Bounded in bytes and time.
-async fn dismiss(mut socket: TcpStream) {
-    let draining = async {
-        socket.shutdown().await?;
-        (&mut socket).take(DISMISSAL_BYTES).read_to_end(&mut Vec::new()).await
-    };
-    // Whatever goes wrong, the connection is over.
-    let _ = timeout(DISMISSAL_TIMEOUT, draining).await;
 }
 
 async fn say(link: &mut Link, frame: &[u8]) -> Result<(), HandshakeError> {

@@ -2,6 +2,7 @@
 //! system call.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, BufRead, IoSlice, Write};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustls::Connection;
 use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::tls::describe;
 
@@ -20,6 +23,8 @@ const READ_BYTES: usize = 64 * 1024;
 const UNSENT_BYTES: u32 = 128 * 1024;
 /// Time after which the kernel gives up a connection whose peer acknowledges nothing.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for what was said last to be sent, and again for the peer to close the connection.
+const DISMISSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pieces of one batch that become one TLS record.
 const PIECES: usize = 40;
 
@@ -81,11 +86,6 @@ impl Link {
     pub(crate) fn detach(self) -> io::Result<FinishedTls> {
         let ahead = self.ahead[self.start..self.end].to_vec();
         Ok(FinishedTls { socket: self.socket.into_std()?, tls: self.tls, ahead })
-    }
-
-    /// The bare socket, for the end of a connection that did not become a channel's.
-    pub(crate) fn into_socket(self) -> TcpStream {
-        self.socket
     }
 
     /// The state of the TLS connection.
@@ -177,6 +177,16 @@ impl Link {
         while self.tls.wants_write() && self.tls.write_tls(&mut socket).is_ok() {}
     }
 
+    /// Sends what was written last and ends the connection so that it arrives, within twice
+    /// [`DISMISSAL_TIMEOUT`]; see [`dismiss`].
+    pub(crate) async fn dismiss(mut self, most: u64) {
+        self.close();
+        let flushing = poll_fn(|cx| self.poll_flush(cx));
+        if matches!(timeout(DISMISSAL_TIMEOUT, flushing).await, Ok(Ok(()))) {
+            dismiss(self.socket, most).await;
+        }
+    }
+
     /// Lets the kernel hold about `bytes` unsent; a change of less than half is not worth a system call.
     pub(crate) fn limit_unsent(&mut self, bytes: usize) -> io::Result<()> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -191,6 +201,18 @@ impl Link {
     pub(crate) fn close(&mut self) {
         self.tls.send_close_notify();
     }
+}
+
+/// Ends a connection so that what was said last arrives: a socket that is closed with unread bytes
+/// resets the connection, and the reset overtakes the words. So what still comes is read and dropped,
+/// at most `most` bytes of it, until the peer has closed its side, for at most [`DISMISSAL_TIMEOUT`].
+pub(crate) async fn dismiss(mut socket: TcpStream, most: u64) {
+    let draining = async {
+        socket.shutdown().await?;
+        copy(&mut (&mut socket).take(most), &mut sink()).await
+    };
+    // Whatever goes wrong, the connection is over.
+    let _ = timeout(DISMISSAL_TIMEOUT, draining).await;
 }
 
 /// Hands ciphertext to the socket until `write` has none left and returns 0, and adds the bytes taken

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, Connection};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use super::{HandshakeError, detach, dial, dismiss, read_frame, say};
+use super::{DISMISSAL_BYTES, HandshakeError, detach, dial, read_frame, say};
 use crate::id::{Id, random_bytes};
 use crate::identity::PeerIdentity;
 use crate::link::{FinishedTls, Link};
@@ -93,7 +93,7 @@ impl ResumeOffer {
     pub async fn refuse(mut self, code: ResumeCode) {
         let refusal = Resumed::refusal(self.resume.claim.epoch, code);
         if say(&mut self.link, &refusal.encode()).await.is_ok() {
-            dismiss(self.link.into_socket()).await;
+            self.link.dismiss(DISMISSAL_BYTES).await;
         }
     }
 

@@ -4,7 +4,9 @@
 
 mod channel;
 mod cost;
+mod endings;
 mod memory;
+mod played;
 mod relay;
 mod resume;
 mod rules;

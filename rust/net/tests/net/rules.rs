@@ -1,84 +1,15 @@
 //! Rules of `docs/protocol.md` about links, with one end that the test plays byte by byte.
 
-use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
 use bytes::BytesMut;
-use cmgmux_mux::frame::{Control, EOM, FIN, HEADER_BYTES, Header, kind};
-use cmgmux_mux::{Claim, HelloOk, Resume, Resumed, Secret, StreamId};
-use cmgmux_net::tls::{channel_acceptor, server_name};
-use cmgmux_net::{
-    Channel, CloseCode, End, EndReason, Hello, Ledger, Limits, ResumeCode, StreamError, StreamKind,
-};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::task::spawn_local;
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use cmgmux_mux::frame::{Control, EOM, FIN, kind};
+use cmgmux_mux::{Claim, Resume, Resumed, StreamId};
+use cmgmux_net::{CloseCode, End, EndReason, Ledger, ResumeCode, StreamError, StreamKind};
+use tokio::io::AsyncWriteExt;
 
-use crate::world::{Pki, accept_all, listener, run};
-
-const STREAM: u32 = 1 << 31 | 1;
-
-/// The next frame; nothing once the other end has closed the link.
-async fn read_frame(link: &mut (impl AsyncRead + Unpin)) -> Option<(Header, Vec<u8>)> {
-    let mut header = [0; HEADER_BYTES];
-    link.read_exact(&mut header).await.ok()?;
-    let header = Header::decode(&header).unwrap().unwrap();
-    let mut body = vec![0; header.length as usize];
-    link.read_exact(&mut body).await.unwrap();
-    Some((header, body))
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap();
-    let stream = StreamId::from_wire(stream);
-    [&Header { length, kind, flags, stream }.encode()[..], body].concat()
-}
-
-/// The code of the CLOSE that is the last frame on the link.
-async fn last_word(link: &mut (impl AsyncRead + Unpin)) -> CloseCode {
-    let mut last = None;
-    while let Some(frame) = read_frame(link).await {
-        assert!(last.is_none(), "a frame behind CLOSE");
-        if frame.0.kind == kind::CLOSE {
-            last = Some(frame);
-        }
-    }
-    let (header, body) = last.expect("a CLOSE");
-    match Control::decode(&header, &body).unwrap() {
-        Control::Close { code, .. } => CloseCode(code),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// A connection point's channel, and the instance's end of its link, where HELLO has been read and
-/// `first` was sent behind HELLO_OK.
-async fn play_instance(test: &str, first: &[u8]) -> (Channel, server::TlsStream<TcpStream>) {
-    let pki = Pki::new(test);
-    let (listener, address) = listener();
-    let accepting = async {
-        let acceptor = channel_acceptor(&pki.credentials("server"), &pki.trust());
-        let (socket, _) = listener.accept().await.unwrap();
-        let mut link = TlsAcceptor::from(acceptor).accept(socket).await.unwrap();
-        let (header, _) = read_frame(&mut link).await.unwrap();
-        assert_eq!(header.kind, kind::HELLO);
-        let ok = HelloOk {
-            limits: Limits::default(),
-            shards: 1,
-            boot_id: [2; 16],
-            channel_id: [3; 16],
-            secret: Secret([4; 32]),
-        };
-        link.write_all(&[&ok.encode()[..], first].concat()).await.unwrap();
-        link
-    };
-    let (established, link) = tokio::join!(pki.dial(address, "point"), accepting);
-    let (channel, driver) = Channel::start(established.unwrap(), &Arc::default()).unwrap();
-    spawn_local(driver);
-    (channel, link)
-}
+use crate::played::{Played, STREAM, frame, last_word, play_instance, proof, read_frame};
+use crate::world::run;
 
 // R-HELLO-7
 #[test]
@@ -135,85 +66,6 @@ fn close_is_the_last_frame_and_ends_the_channel() {
         let expected = EndReason::ClosedByPeer { code, text: "ours".to_owned() };
         assert_eq!(point.ended().await, expected);
     });
-}
-
-/// A connection point that the test plays, and the instance that it talks to.
-struct Played {
-    pki: Rc<Pki>,
-    address: SocketAddr,
-    instance: Channel,
-    link: client::TlsStream<TcpStream>,
-    agreed: HelloOk,
-}
-
-impl Played {
-    async fn new(test: &str) -> Self {
-        Self::sharing(test, Arc::default()).await
-    }
-
-    async fn sharing(test: &str, ledger: Arc<Ledger>) -> Self {
-        let pki = Rc::new(Pki::new(test));
-        let (listener, address) = listener();
-        let mut started = accept_all(&pki, listener, ledger);
-        let mut link = dial(&pki, address, "point").await;
-        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
-        link.write_all(&hello.encode()).await.unwrap();
-        let (_, body) = read_frame(&mut link).await.unwrap();
-        let agreed = HelloOk::decode(&body).unwrap();
-        let instance = started.recv().await.unwrap();
-        Self { pki, address, instance, link, agreed }
-    }
-
-    /// Sees that the channel is still on its first link; how many bytes that took.
-    async fn is_undisturbed(&mut self) -> u64 {
-        let open = frame(kind::OPEN, 0, 1, b"\x01\0\0\0undisturbed");
-        self.link.write_all(&open).await.unwrap();
-        let mut incoming = self.instance.accept().await.unwrap();
-        assert_eq!(incoming.recv.chunk().await.unwrap().unwrap().data, &b"undisturbed"[..]);
-        assert_eq!(self.instance.stats().resumes, 0);
-        open.len() as u64
-    }
-
-    /// A new link and the RESUME that is right for it.
-    async fn claim(&self, who: &str, claim: Claim) -> (client::TlsStream<TcpStream>, Resume) {
-        let link = dial(&self.pki, self.address, who).await;
-        let channel_id = self.agreed.channel_id;
-        let mut resume = Resume { channel_id, claim, nonce: [7; 8], proof: [0; 32] };
-        resume.proof = proof(&resume, &self.agreed.secret, &link);
-        (link, resume)
-    }
-
-    /// Sends one RESUME over a new link, changed by `change`; what the instance answers.
-    async fn ask(
-        &self,
-        who: &str,
-        claim: Claim,
-        change: impl FnOnce(&mut Resume),
-    ) -> (client::TlsStream<TcpStream>, Resumed) {
-        let (mut link, mut resume) = self.claim(who, claim).await;
-        change(&mut resume);
-        link.write_all(&resume.encode()).await.unwrap();
-        let (header, body) = read_frame(&mut link).await.unwrap();
-        assert_eq!(header.kind, kind::RESUMED);
-        (link, Resumed::decode(&body).unwrap())
-    }
-}
-
-async fn dial(pki: &Pki, address: SocketAddr, who: &str) -> client::TlsStream<TcpStream> {
-    let socket = TcpStream::connect(address).await.unwrap();
-    let name = server_name("localhost", "server_name").unwrap();
-    TlsConnector::from(pki.dialer(who)).connect(name, socket).await.unwrap()
-}
-
-/// The proof of a RESUME as the document has it.
-fn proof(resume: &Resume, secret: &Secret, link: &client::TlsStream<TcpStream>) -> [u8; 32] {
-    let exporter = link.get_ref().1;
-    let exporter = exporter.export_keying_material([0; 32], b"EXPORTER-cmgmux-resume", None);
-    let frame = resume.encode();
-    let body = &frame[HEADER_BYTES..];
-    let message = [b"cmgmux resume v1", &body[..body.len() - 32], &exporter.unwrap()].concat();
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret.0), &message);
-    tag.as_ref().try_into().unwrap()
 }
 
 const FIRST: Claim = Claim { epoch: 1, rx_pos: 0, tx_first: 0 };

@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cmgmux_mux::frame::{Control, HEADER_BYTES, Header, kind};
+use bytes::BytesMut;
+use cmgmux_mux::frame::kind;
 use cmgmux_net::tls::server_name;
-use cmgmux_net::{Arrival, CloseCode, HANDSHAKE_TIMEOUT, HandshakeError, Hello, Limits};
+use cmgmux_net::{Arrival, CloseCode, HANDSHAKE_TIMEOUT, HandshakeError};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
+use crate::played::{dial, hello, last_word};
 use crate::world::{Pki, arrival, listener, run};
 
 /// What becomes of a link on which a stranger does `strange`; it is closed to the stranger as well.
@@ -25,31 +26,8 @@ async fn meet<T>(
     tokio::join!(arrival(pki, &listener), strange(address))
 }
 
-async fn dial(address: SocketAddr, tls: Arc<ClientConfig>) -> TlsStream<TcpStream> {
-    let socket = TcpStream::connect(address).await.unwrap();
-    let name = server_name("localhost", "server_name").unwrap();
-    TlsConnector::from(tls).connect(name, socket).await.unwrap()
-}
-
-fn hello() -> Vec<u8> {
-    let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
-    hello.encode().to_vec()
-}
-
 fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect()
-}
-
-/// The code of the CLOSE with which a link ends.
-async fn last_word(link: &mut TlsStream<TcpStream>) -> CloseCode {
-    let mut all = Vec::new();
-    // Its words are its end.
-    let _ = link.read_to_end(&mut all).await;
-    let header = Header::decode(&all).unwrap().unwrap();
-    match Control::decode(&header, &all[HEADER_BYTES..]).unwrap() {
-        Control::Close { code, .. } => CloseCode(code),
-        other => panic!("{other:?}"),
-    }
 }
 
 // R-LINK-6
@@ -153,7 +131,7 @@ fn i1_foreign_bytes_in_tls_are_refused_with_their_code() {
             (b"SSH-2.0-x\r\n".to_vec(), CloseCode::FRAME_SIZE),
             (vec![0xff; 20_000], CloseCode::FRAME_SIZE),
             (ping.clone(), CloseCode::UNKNOWN_FRAME),
-            ([hello(), ping.repeat(70)].concat(), CloseCode::FRAME_SIZE),
+            ([hello().to_vec(), ping.repeat(70)].concat(), CloseCode::FRAME_SIZE),
         ] {
             let (refused, said) = meet(&pki, async |address| {
                 let mut link = dial(address, pki.dialer("point")).await;
@@ -168,12 +146,12 @@ fn i1_foreign_bytes_in_tls_are_refused_with_their_code() {
 }
 
 /// The usual HELLO with another version, and with a value of a later one behind it if wanted.
-fn hello_of(version: u16, has_unknown: bool) -> Vec<u8> {
+fn hello_of(version: u16, has_unknown: bool) -> BytesMut {
     let mut hello = hello();
     let at = hello.windows(3).position(|bytes| bytes == [1, 2, 0]).unwrap() + 3;
     hello[at..at + 2].copy_from_slice(&version.to_le_bytes());
     if has_unknown {
-        hello.extend([0xee, 3, 0, b'n', b'e', b'w']);
+        hello.extend_from_slice(&[0xee, 3, 0, b'n', b'e', b'w']);
         hello[0] += 6;
     }
     hello
