@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tests.e2e.roles import Nginx
 
 SHUTDOWN, FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, VERSION = 0, 1, 2, 3, 8
-WRONG_INSTANCE, WRONG_ORDINAL, REPLACED = 9, 10, 12
+WRONG_INSTANCE, WRONG_ORDINAL, REPLACED, DRAINING = 9, 10, 12, 13
 """Codes of CLOSE."""
 UNKNOWN_CHANNEL, OF_ANOTHER_INSTANCE = 1, 2
 """Codes of RESUMED."""
@@ -283,6 +284,19 @@ def test_a_hello_for_somebody_else_is_refused_with_its_code(
     before = refused(path, reason)
     assert close_code(greeting(path, hello(values))) == code
     check_counted(path, reason, before)
+
+
+# R-HELLO-6
+def test_a_gateway_that_is_stopping_takes_no_new_channel(path: GatedPath) -> None:
+    with dialled(path.channels, path.pki) as link:
+        path.gateway.signal(signal.SIGTERM)
+        path.gateway.wait_for("it is draining", lambda status: status["state"] == "draining")
+        link.sendall(hello({}))
+        answer = read_all(link)
+    assert close_code(answer) == DRAINING
+    assert b"stopping" in answer
+    record = path.gateway.wait_for_record("link refused", "stopping")
+    assert record["reason"] == "draining"
 
 
 # R-HELLO-8, R-LIVE-1

@@ -125,6 +125,7 @@ def held(gateway: Service, point: Service) -> Status:
         "exchanges": sum(shard["exchanges_open"] for shard in status["shards"]),
         "exchanges of the connection point": own["exchanges"]["open"],
         "descriptors": gateway.descriptors(),
+        "tasks": [status["tasks"], own["tasks"]],
         "threads": len(list(Path(f"/proc/{gateway.pid}/task").iterdir())),
     }
 

@@ -35,7 +35,7 @@ struct Core {
 
 impl Core {
     fn status(&self) -> Value {
-        self.instance.status(self.shards.panics())
+        self.instance.status(&self.shards)
     }
 }
 

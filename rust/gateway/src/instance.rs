@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use cmgmux_exchange::refusal::Reason;
 use cmgmux_net::listen::AcceptCounters;
+use cmgmux_net::shard::Shards;
 use cmgmux_net::{Channel, CloseCode, Id, Ledger, Peer, PeerIdentity};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -115,9 +116,14 @@ impl Instance {
         }
     }
 
-    /// Notes that the instance stops, for the status.
+    /// Notes that the instance stops.
     pub(crate) fn begin_stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the instance stops, and so takes nothing new.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Counts an error answer.
@@ -154,7 +160,7 @@ impl Instance {
     }
 
     /// Counters and state as the admin socket serves them.
-    pub(crate) fn status(&self, panics: u64) -> Value {
+    pub(crate) fn status(&self, threads: &Shards) -> Value {
         let channels = self.channels.lock().clone();
         let channel = |(shard, channel): &(usize, Channel)| {
             let mut stats = serde_json::to_value(channel.stats()).unwrap_or_default();
@@ -189,7 +195,7 @@ impl Instance {
             "client_address": self.addresses.clients,
             "channel_address": self.addresses.channels,
             "uptime_s": self.since.elapsed().as_secs_f64(),
-            "state": if self.stopping.load(Ordering::Relaxed) {
+            "state": if self.is_stopping() {
                 "draining"
             } else if channels.is_empty() {
                 "waiting for a connection point"
@@ -203,7 +209,8 @@ impl Instance {
             "sites": self.sites.status(),
             "refusals": refusals,
             "broken_answers_total": self.broken_answers.load(Ordering::Relaxed),
-            "panics_total": panics,
+            "tasks": threads.tasks(),
+            "panics_total": threads.panics(),
             "links": {
                 "accepted_total": self.links.accepts.accepted(),
                 "established_total": self.links.established.load(Ordering::Relaxed),

@@ -175,12 +175,16 @@ impl Context {
             offer.refuse(CloseCode::WRONG_ORDINAL, &text).await;
             return Err(("wrong_ordinal".into(), text));
         };
-        let place = match shard.try_reserve() {
+        let place = if self.instance.is_stopping() {
+            Err("the instance is stopping")
+        } else {
+            shard.try_reserve().map_err(|_| "too many channels wait for the shard at present")
+        };
+        let place = match place {
             Ok(place) => place,
-            Err(_) => {
-                let text = "the shard takes no channels at present".to_owned();
-                offer.refuse(CloseCode::DRAINING, &text).await;
-                return Err(("draining".into(), text));
+            Err(text) => {
+                offer.refuse(CloseCode::DRAINING, text).await;
+                return Err(("draining".into(), text.to_owned()));
             }
         };
         // A process that has started anew has forgotten its channels.

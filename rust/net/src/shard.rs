@@ -16,7 +16,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,9 +100,9 @@ impl Shards {
     }
 
     fn start_threads(names: Vec<ThreadNames>, shards: usize) -> Result<Self, ConfigError> {
-        let stops = names.iter().map(|_| watch::Sender::new(None)).collect();
         let shared = Arc::new(Shared {
-            stops,
+            stops: names.iter().map(|_| watch::Sender::new(None)).collect(),
+            running: names.iter().map(|_| AtomicUsize::new(0)).collect(),
             fatal: Mutex::new(None),
             panic: Mutex::new(None),
             panics: AtomicU64::new(0),
@@ -189,6 +189,11 @@ impl Shards {
     /// Panics of connections' tasks so far.
     pub fn panics(&self) -> u64 {
         self.shared.panics.load(Ordering::Relaxed)
+    }
+
+    /// Tasks that are running on all threads.
+    pub fn tasks(&self) -> usize {
+        self.shared.running.iter().map(|tasks| tasks.load(Ordering::Relaxed)).sum()
     }
 
     /// Asks all threads to stop and returns at once. Tasks see it in their [`StopSignal`]; those that
@@ -287,6 +292,8 @@ pub enum SpawnError {
 struct Shared {
     /// One for each thread, so that tasks of different shards never touch the same lock.
     stops: Vec<watch::Sender<Option<Instant>>>,
+    /// Tasks that are running, by thread.
+    running: Vec<AtomicUsize>,
     fatal: Mutex<Option<ServiceError>>,
     panic: Mutex<Option<ServiceError>>,
     panics: AtomicU64,

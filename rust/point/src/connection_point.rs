@@ -124,6 +124,7 @@ impl State {
             "upstream": self.counters.upstream.snapshot(),
             "links_lost": self.counters.ledger.link_losses(),
             "channel_ends": self.counters.ledger.channel_ends(),
+            "tasks": self.shards.tasks(),
             "panics_total": self.shards.panics(),
         })
     }

@@ -1,13 +1,13 @@
 //! Tasks on a shard: every one is counted while it runs, and no panic goes unseen.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -28,8 +28,14 @@ struct State {
     label: Arc<str>,
     shared: Arc<Shared>,
     stop: StopSignal,
-    running: Cell<usize>,
     idle: Notify,
+}
+
+impl State {
+    /// This shard's count of running tasks; others only read it.
+    fn running(&self) -> &AtomicUsize {
+        &self.shared.running[self.index]
+    }
 }
 
 impl Shard {
@@ -39,8 +45,7 @@ impl Shard {
         shared: Arc<Shared>,
         stop: StopSignal,
     ) -> Self {
-        let (running, idle) = (Cell::new(0), Notify::new());
-        Self { state: Rc::new(State { index, label, shared, stop, running, idle }) }
+        Self { state: Rc::new(State { index, label, shared, stop, idle: Notify::new() }) }
     }
 
     /// The shard's number, from 0; for the control thread, the number of shards.
@@ -61,7 +66,7 @@ impl Shard {
 
     /// Tasks that are running on this shard, root tasks included.
     pub fn running(&self) -> usize {
-        self.state.running.get()
+        self.state.running().load(Ordering::Relaxed)
     }
 
     pub(super) fn start_root<F, T>(&self, start: F)
@@ -74,7 +79,7 @@ impl Shard {
     }
 
     fn start(&self, kind: Kind, future: impl Future<Output: Outcome> + 'static) {
-        self.state.running.set(self.state.running.get() + 1);
+        self.state.running().fetch_add(1, Ordering::Relaxed);
         let entry = Entry { state: Rc::clone(&self.state), kind };
         // Not awaited through its handle: the shard's thread waits until `running` is 0.
         drop(spawn_local(Task { future: Box::pin(future), entry }));
@@ -127,8 +132,7 @@ impl Drop for Entry {
         if thread::panicking() {
             self.panicked("while the task was dropped");
         }
-        self.state.running.set(self.state.running.get() - 1);
-        if self.state.running.get() == 0 {
+        if self.state.running().fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state.idle.notify_one();
         }
     }
