@@ -213,7 +213,15 @@ pub(crate) fn with_channel<F: Future<Output = ()>>(
 
 /// The two ends of a channel, that of the connection point first.
 pub(crate) async fn both_ends(pki: &Pki, listener: &tokio::net::TcpListener) -> (Channel, Channel) {
-    let address = listener.local_addr().unwrap();
+    join(pki, listener.local_addr().unwrap(), listener).await
+}
+
+/// As [`both_ends`], over whatever is between `address` and the listener.
+pub(crate) async fn join(
+    pki: &Pki,
+    address: SocketAddr,
+    listener: &tokio::net::TcpListener,
+) -> (Channel, Channel) {
     let (point, instance) = tokio::join!(pki.dial(address, "point"), answer(pki, listener));
     let start = |established| {
         let (channel, driver) = Channel::start(established, &Arc::default()).unwrap();
