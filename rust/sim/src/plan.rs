@@ -181,13 +181,33 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let heal_ms = wide(&mut rng, 100, 60_000) as u32;
-        Self {
+        let mut plan = Self {
             seed,
             sizes: [sizes(&mut rng), sizes(&mut rng)],
             net: net(&mut rng),
             heal_ms,
-            streams: streams(&mut rng, heal_ms),
+            streams: streams(&mut rng, heal_ms, 1, 400),
             faults: faults(&mut rng, heal_ms),
+        };
+        if one_in(&mut rng, 40) {
+            plan.crowd(&mut rng);
+        }
+        plan
+    }
+}
+
+impl Plan {
+    /// Makes it a run of so many streams that what ends them does not fit into one batch: most of them
+    /// are given up at once, the others are answered at the same time.
+    fn crowd(&mut self, rng: &mut Rng) {
+        self.streams = streams(rng, self.heal_ms, 500, 3_000);
+        self.sizes.iter_mut().for_each(|sizes| sizes.max_streams = 3_000);
+        let steadfast = wide(rng, 1, 50) as u32;
+        for stream in &mut self.streams {
+            let [opener, acceptor] = &mut stream.applications;
+            opener.ending = Ending::Endless;
+            (acceptor.echoes, acceptor.sleeps) = (true, true);
+            acceptor.stop_at = (!one_in(rng, steadfast)).then_some(0);
         }
     }
 }
@@ -229,9 +249,9 @@ fn net(rng: &mut Rng) -> Net {
     }
 }
 
-fn streams(rng: &mut Rng, heal_ms: u32) -> Vec<Stream> {
-    // A run has many small streams, or few large ones.
-    let count = wide(rng, 1, 400);
+/// Many small streams, or few large ones.
+fn streams(rng: &mut Rng, heal_ms: u32, least: u64, most: u64) -> Vec<Stream> {
+    let count = wide(rng, least, most);
     let bytes = wide(rng, 1, 1_500_000) / count + 1;
     let sides: [usize; 2] = *rng.choice(&[[0, 0], [1, 1], [0, 1]]).expect("three");
     let is_plain = rng.bool();

@@ -87,12 +87,12 @@ impl World<'_> {
     }
 
     fn restart(&mut self, side: usize) {
-        self.end_channel(side, "its process dies");
         for link in 0..self.links.len() {
-            if self.links[link].roles[side] == Role::Opening {
-                self.leave(link, side);
+            if self.links[link].roles[side] != Role::Left {
+                self.abandon(link, side);
             }
         }
+        self.end_channel(side, "its process dies");
         self.processes[side].boot += 1;
         self.processes[side].paused_until = self.now;
         self.tell(|| format!("{:?} restarts", NAMES[side]));

@@ -128,6 +128,19 @@ impl Link {
 
     /// `side` is done with the link; what it has written still arrives, and then the end.
     pub(super) fn leave(&mut self, now: Timestamp, side: usize) -> Option<Timestamp> {
+        let under_way = self.ways[1 - side].bytes;
+        self.leave_behind(now, side, under_way)
+    }
+
+    /// `side` is done with the link without having read it to its end, which resets it as likely as
+    /// not; of what is under way any part may be lost with it.
+    pub(super) fn abandon(&mut self, now: Timestamp, side: usize) -> Option<Timestamp> {
+        let under_way = self.ways[1 - side].bytes;
+        let kept = if self.rng.bool() { self.rng.usize(..=under_way) } else { under_way };
+        self.leave_behind(now, side, kept)
+    }
+
+    fn leave_behind(&mut self, now: Timestamp, side: usize, bytes: usize) -> Option<Timestamp> {
         self.roles[side] = Role::Left;
         self.is_dead = true;
         self.ways[side] = Way::default();
@@ -135,6 +148,7 @@ impl Link {
         if self.roles[1 - side] == Role::Left || way.left == Some(0) {
             return None;
         }
+        way.truncate(bytes);
         way.left = Some(0);
         Some(way.put(now, 0, Piece::End))
     }

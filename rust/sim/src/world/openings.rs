@@ -236,7 +236,7 @@ impl World<'_> {
         live.acked = (0, now);
         self.links[link].roles[side] = Role::Attached;
         if let Some(old) = old {
-            self.leave(old, side);
+            self.abandon(old, side);
         }
         self.book.sides[side].has_tickets = true;
         self.tell(|| format!("{:?} moves to link {link}", NAMES[side]));
