@@ -113,7 +113,7 @@ test-python: $(NATIVE) ## Run the Python tests, end to end ones included; ARGS="
 sim: ## Play the protocol over bad links; SEEDS=5000, SEED=7 shows one run, PLAN=file a saved one
 	cargo run --quiet -p cmgmux-sim --locked -- \
 		$(if $(PLAN),plan $(PLAN),$(if $(SEED),seed $(SEED),seeds $(SEEDS))) \
-		|| { echo "of commit $$(git describe --always --dirty), which alone draws this from the seed" >&2; exit 1; }
+		|| { echo "this was commit $$(git describe --always --dirty); others draw other plans from a seed" >&2; exit 1; }
 
 # The source distribution leaves out crates that only tests need, so its lock file holds more than it
 # needs: cargo takes that out, and keeps the versions of the rest.

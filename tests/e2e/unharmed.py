@@ -132,9 +132,10 @@ def held(gateway: Service, point: Service) -> Status:
 
 def is_back(now: Status, baseline: Status) -> bool:
     """Whether nothing is left beyond the baseline."""
-    # The baseline may have counted a connection of the admin socket that was about to close.
+    # The baseline may have counted a connection of the admin socket, or a task, that was about to end.
     descriptors = min(now["descriptors"], baseline["descriptors"])
-    return now == baseline | {"descriptors": descriptors}
+    tasks = [min(pair) for pair in zip(now["tasks"], baseline["tasks"], strict=True)]
+    return now == baseline | {"descriptors": descriptors, "tasks": tasks}
 
 
 def is_at_rest(status: Status) -> bool:

@@ -18,6 +18,7 @@ use cmgmux_net::{
 };
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
@@ -175,10 +176,10 @@ impl Context {
             offer.refuse(CloseCode::WRONG_ORDINAL, &text).await;
             return Err(("wrong_ordinal".into(), text));
         };
-        let place = if self.instance.is_stopping() {
-            Err("the instance is stopping")
-        } else {
-            shard.try_reserve().map_err(|_| "too many channels wait for the shard at present")
+        let place = match shard.try_reserve() {
+            Ok(place) if !self.instance.is_stopping() => Ok(place),
+            Ok(_) | Err(TrySendError::Closed(())) => Err("the instance is stopping"),
+            Err(TrySendError::Full(())) => Err("too many channels wait for the shard at present"),
         };
         let place = match place {
             Ok(place) => place,

@@ -94,6 +94,11 @@ pub(crate) async fn run(shard: Shard, start: ShardStart) -> Result<(), String> {
             }
         }
     }
+    // Their peers have been told that they are up.
+    links.close();
+    while let Some(established) = links.recv().await {
+        attach(&state, established);
+    }
     let deadline = state.shard.stop().deadline().unwrap_or_else(Instant::now);
     // The channels say goodbye before the shard drops their tasks.
     let grace = deadline.saturating_duration_since(Instant::now()).mul_f64(0.9);

@@ -256,7 +256,8 @@ pub const OUTAGE_MARKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_
 
 impl Channel {
     /// Takes over an agreed channel, of the process with this `ledger`, on this thread's runtime. The
-    /// future drives it and must be polled on the same thread; it ends with the channel.
+    /// future drives it and must be polled on the same thread; it ends with the channel, at most some
+    /// seconds later, when the peer has been told why.
     ///
     /// # Errors
     ///

@@ -15,13 +15,11 @@ use tracing::{debug, info, warn};
 
 use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
 use crate::handshake::{NewLink, Step};
-use crate::link::{FinishedTls, Link};
+use crate::link::{FinishedTls, Link, MAX_REST_BYTES};
 
 /// Plaintext read in one go before output and other tasks get their turn: less than half of what a
 /// peer on a quick link has in flight, so that it need not wait for the acknowledgement.
 const READ_BUDGET: usize = 80 * 1024;
-/// What a peer may still have under way to a channel that ends: as much as its replay ring holds.
-const REST_BYTES: u64 = 16 * 1024 * 1024;
 /// Time until the next look at something that is overdue because the kernel takes no output.
 const OVERDUE: Duration = Duration::from_millis(25);
 /// How many of those that wait for something are woken at a time. What they write goes out before the
@@ -30,10 +28,10 @@ const GROUP: usize = 32;
 /// Room that the input buffer keeps when it is empty: what small messages need.
 const IDLE_INPUT: usize = 64 * 1024;
 
-/// A future that ends with its channel.
+/// A future that ends with its channel, once the peer has been told why.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    /// `None` while the channel waits for a new one.
+    /// `None` while the channel waits for a new one, and after its end.
     link: Option<Link>,
     /// Plaintext of the link that is not a whole frame yet.
     input: BytesMut,
@@ -355,17 +353,17 @@ impl Driver {
             EndReason::Protocol(error) => Some((error.code(), error.to_string())),
             _ => None,
         };
+        if last_word.is_none() {
+            self.link.take().into_iter().for_each(Link::farewell);
+        }
         let now = self.now();
         let mut state = self.shared.state.lock();
         let State { core, book, .. } = &mut *state;
-        match (&mut self.link, last_word) {
-            (Some(link), Some((code, text))) => {
-                core.close(code, &text);
-                if core.poll_output(now, book) && link.write(core.output()).is_ok() {
-                    core.handle_written(now);
-                }
+        if let (Some(link), Some((code, text))) = (&mut self.link, last_word) {
+            core.close(code, &text);
+            if core.poll_output(now, book) && link.write(core.output()).is_ok() {
+                core.handle_written(now);
             }
-            (link, _) => link.take().into_iter().for_each(Link::farewell),
         }
         state.ended = Some(reason.clone());
         state.driver = None;
@@ -378,6 +376,7 @@ impl Driver {
         self.wake.drain(..).for_each(Waker::wake);
         self.shared.tickets.notify_waiters();
         self.shared.links.notify_waiters();
+        self.input = BytesMut::new();
         self.ended = Some(reason);
     }
 }
@@ -401,7 +400,7 @@ impl Future for Driver {
             }
         };
         if let Some(link) = driver.link.take() {
-            driver.farewell = Some(Box::pin(link.dismiss(REST_BYTES)));
+            driver.farewell = Some(Box::pin(link.dismiss(MAX_REST_BYTES)));
         }
         if let Some(farewell) = &mut driver.farewell {
             ready!(farewell.as_mut().poll(cx));

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, BufRead, IoSlice, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for what was said last to be sent, and again for the peer to close the connection.
 const DISMISSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a channel's peer may still have under way at its end: as much as its replay ring holds.
+pub(crate) const MAX_REST_BYTES: u64 = 16 * 1024 * 1024;
 /// Pieces of one batch that become one TLS record.
 const PIECES: usize = 40;
 
@@ -169,12 +172,16 @@ impl Link {
         poll_send(cx, socket, &mut 0, |socket| tls.write_tls(socket))
     }
 
-    /// Sends what the socket takes at once of what was written last, and ends the connection.
+    /// Sends what the socket takes at once of what was written last, and ends the connection. What has
+    /// arrived is read and dropped, at most [`MAX_REST_BYTES`], as [`dismiss`] does that has time.
     pub(crate) fn farewell(mut self) {
         self.close();
         // The runtime does not know yet whether a socket that it has just been given takes anything.
         let Ok(mut socket) = self.socket.into_std() else { return };
         while self.tls.wants_write() && self.tls.write_tls(&mut socket).is_ok() {}
+        // It ends where nothing more has arrived, or the connection has broken.
+        let _ = socket.shutdown(Shutdown::Write);
+        let _ = io::copy(&mut socket.take(MAX_REST_BYTES), &mut io::sink());
     }
 
     /// Sends what was written last and ends the connection so that it arrives, within twice
@@ -183,8 +190,13 @@ impl Link {
         self.close();
         let flushing = poll_fn(|cx| self.poll_flush(cx));
         if matches!(timeout(DISMISSAL_TIMEOUT, flushing).await, Ok(Ok(()))) {
-            dismiss(self.socket, most).await;
+            dismiss(self.into_socket(), most).await;
         }
+    }
+
+    /// The socket alone, without the buffers of the link.
+    fn into_socket(self) -> TcpStream {
+        self.socket
     }
 
     /// Lets the kernel hold about `bytes` unsent; a change of less than half is not worth a system call.

@@ -102,7 +102,7 @@ impl Shards {
     fn start_threads(names: Vec<ThreadNames>, shards: usize) -> Result<Self, ConfigError> {
         let shared = Arc::new(Shared {
             stops: names.iter().map(|_| watch::Sender::new(None)).collect(),
-            running: names.iter().map(|_| AtomicUsize::new(0)).collect(),
+            running: names.iter().map(|_| Tasks::default()).collect(),
             fatal: Mutex::new(None),
             panic: Mutex::new(None),
             panics: AtomicU64::new(0),
@@ -193,7 +193,7 @@ impl Shards {
 
     /// Tasks that are running on all threads.
     pub fn tasks(&self) -> usize {
-        self.shared.running.iter().map(|tasks| tasks.load(Ordering::Relaxed)).sum()
+        self.shared.running.iter().map(|tasks| tasks.0.load(Ordering::Relaxed)).sum()
     }
 
     /// Asks all threads to stop and returns at once. Tasks see it in their [`StopSignal`]; those that
@@ -288,12 +288,17 @@ pub enum SpawnError {
     Full,
 }
 
+/// A thread's count of its running tasks, on a cache line of its own: only that thread writes it.
+#[derive(Default)]
+#[repr(align(64))]
+struct Tasks(AtomicUsize);
+
 /// What all threads of a group share.
 struct Shared {
     /// One for each thread, so that tasks of different shards never touch the same lock.
     stops: Vec<watch::Sender<Option<Instant>>>,
     /// Tasks that are running, by thread.
-    running: Vec<AtomicUsize>,
+    running: Vec<Tasks>,
     fatal: Mutex<Option<ServiceError>>,
     panic: Mutex<Option<ServiceError>>,
     panics: AtomicU64,

@@ -188,6 +188,10 @@ impl Keeper {
         };
         self.instance.note_up(self.ordinal, channel.clone(), boot_id);
         let began = Instant::now();
+        // The last word to the instance may take longer than the channel.
+        self.shard.spawn(async move {
+            driver.await;
+        });
         self.shard.spawn(Rc::clone(&self.forwarder).serve(channel.clone()));
         if self.ordinal == FIRST {
             self.instance.wanted.send_replace(shards);
@@ -202,7 +206,7 @@ impl Keeper {
         let mut ended = pin!(async {
             tokio::select! {
                 biased;
-                reason = driver => reason,
+                reason = channel.ended() => reason,
                 never = self.keep_link(&channel) => match never {},
             }
         });

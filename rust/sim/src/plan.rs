@@ -194,15 +194,13 @@ impl Plan {
         }
         plan
     }
-}
 
-impl Plan {
     /// Makes it a run of so many streams that what ends them does not fit into one batch: most of them
     /// are given up at once, the others are answered at the same time.
     fn crowd(&mut self, rng: &mut Rng) {
         self.streams = streams(rng, self.heal_ms, 500, 3_000);
         self.sizes.iter_mut().for_each(|sizes| sizes.max_streams = 3_000);
-        let steadfast = wide(rng, 1, 50) as u32;
+        let steadfast = wide(rng, 2, 50) as u32;
         for stream in &mut self.streams {
             let [opener, acceptor] = &mut stream.applications;
             opener.ending = Ending::Endless;

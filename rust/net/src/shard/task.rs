@@ -34,7 +34,7 @@ struct State {
 impl State {
     /// This shard's count of running tasks; others only read it.
     fn running(&self) -> &AtomicUsize {
-        &self.shared.running[self.index]
+        &self.shared.running[self.index].0
     }
 }
 

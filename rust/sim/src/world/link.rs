@@ -132,8 +132,8 @@ impl Link {
         self.leave_behind(now, side, under_way)
     }
 
-    /// `side` is done with the link without having read it to its end, which resets it as likely as
-    /// not; of what is under way any part may be lost with it.
+    /// `side` drops the link, which resets it as likely as not: of what is under way any part may be
+    /// lost then.
     pub(super) fn abandon(&mut self, now: Timestamp, side: usize) -> Option<Timestamp> {
         let under_way = self.ways[1 - side].bytes;
         let kept = if self.rng.bool() { self.rng.usize(..=under_way) } else { under_way };
