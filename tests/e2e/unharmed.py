@@ -132,7 +132,7 @@ def held(gateway: Service, point: Service) -> Status:
 
 def is_back(now: Status, baseline: Status) -> bool:
     """Whether nothing is left beyond the baseline."""
-    # The baseline may have counted a connection of the admin socket, or a task, that was about to end.
+    # The baseline may have counted a task, or a connection of the admin socket, about to end.
     descriptors = min(now["descriptors"], baseline["descriptors"])
     tasks = [min(pair) for pair in zip(now["tasks"], baseline["tasks"], strict=True)]
     return now == baseline | {"descriptors": descriptors, "tasks": tasks}
