@@ -157,7 +157,11 @@ fuzz: ## Fuzz a target for a while; T=frame SECONDS=20
 		-verbosity=0 -print_final_stats=1 build/fuzz/$(T) rust/fuzz/corpus/$(T)
 
 .PHONY: prove
-prove: prove-sim prove-planted prove-links prove-fuzz prove-heads ## What CI runs besides `make check`, about 20 minutes
+prove: prove-handshake prove-sim prove-planted prove-links prove-fuzz prove-heads ## What CI runs besides `make check`, about 25 minutes
+
+.PHONY: prove-handshake
+prove-handshake: ## Play every order of losses, claims and a claim that comes again
+	cargo run --quiet -p cmgmux-sim --locked -- handshake large
 
 .PHONY: prove-sim
 prove-sim: sim ## Play SEEDS=5000 runs, and cut one conversation at every byte

@@ -36,10 +36,10 @@ impl Size {
         Self { opener, frames: 2, deaths: 2, claims: 2, repeats: 0 }
     }
 
-    /// One size larger.
+    /// One size larger: a claim may arrive again.
     #[must_use]
     pub const fn large(opener: Side) -> Self {
-        Self { opener, frames: 2, deaths: 2, claims: 3, repeats: 1 }
+        Self { repeats: 1, ..Self::small(opener) }
     }
 }
 

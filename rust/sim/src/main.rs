@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
 
 use cmgmux_mux::Side;
 use cmgmux_sim::handshake::{self, Size};
@@ -37,9 +38,14 @@ fn main() -> io::Result<ExitCode> {
     }
 }
 
+/// Searches for both openers side by side.
 fn check_handshake(size: impl Fn(Side) -> Size) -> io::Result<ExitCode> {
-    for opener in [Side::ConnectionPoint, Side::Instance] {
-        let report = handshake::check(size(opener));
+    let searches = [Side::ConnectionPoint, Side::Instance].map(|opener| {
+        let size = size(opener);
+        (opener, thread::spawn(move || handshake::check(size)))
+    });
+    for (opener, search) in searches {
+        let report = search.join().map_err(|_| io::Error::other("an order breaks an invariant"))?;
         writeln!(io::stdout(), "{opener:?} opens: {report}")?;
     }
     Ok(ExitCode::SUCCESS)
