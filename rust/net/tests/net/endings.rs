@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use cmgmux_mux::StreamId;
-use cmgmux_mux::frame::{Control, kind};
+use cmgmux_mux::frame::kind;
 use cmgmux_net::{Channel, CloseCode, End, EndReason, StreamKind};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
@@ -16,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use crate::played::{dial_over, frame, hello, last_word, read_frame};
+use crate::played::{close, dial_over, frame, hello, last_word, read_frame};
 use crate::world::{Pki, answer, listener, run};
 
 /// An instance's channel with its driver, which nobody polls yet, and the connection point's end of
@@ -42,13 +40,6 @@ async fn undriven(
     let (established, link) = tokio::join!(answer(&pki, &listener), dialling);
     let (channel, driver) = Channel::start(established.unwrap(), &Arc::default()).unwrap();
     (channel, driver, link)
-}
-
-fn close(code: CloseCode) -> BytesMut {
-    let mut frame = BytesMut::new();
-    let close = Control::Close { code: code.0, text: "planned by the test".to_owned() };
-    close.encode(StreamId::CHANNEL, &mut frame);
-    frame
 }
 
 // R-CLOSE-4
@@ -132,7 +123,7 @@ fn a_last_word_counts_before_the_link_that_broke_behind_it() {
         exchange(driver.as_mut(), &mut link, &ping.repeat(20_000)).await;
         // More than is read before the answer fails.
         link.write_all(&ping.repeat(5_400)).await.unwrap();
-        link.write_all(&close(CloseCode::INTERNAL)).await.unwrap();
+        link.write_all(&close(CloseCode::INTERNAL, "planned by the test")).await.unwrap();
         link.flush().await.unwrap();
         SockRef::from(link.get_ref().0).set_linger(Some(Duration::ZERO)).unwrap();
         drop(link);

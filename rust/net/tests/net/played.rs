@@ -36,6 +36,13 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
     [&Header { length, kind, flags, stream }.encode()[..], body].concat()
 }
 
+pub(crate) fn close(code: CloseCode, text: &str) -> BytesMut {
+    let mut frame = BytesMut::new();
+    let close = Control::Close { code: code.0, text: text.to_owned() };
+    close.encode(StreamId::CHANNEL, &mut frame);
+    frame
+}
+
 /// The code of the CLOSE that is the last frame on the link.
 pub(crate) async fn last_word(link: &mut (impl AsyncRead + Unpin)) -> CloseCode {
     let mut last = None;

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use cmgmux_mux::frame::{Control, EOM, FIN, kind};
-use cmgmux_mux::{Claim, Resume, Resumed, StreamId};
+use cmgmux_mux::frame::{EOM, FIN, kind};
+use cmgmux_mux::{Claim, Resume, Resumed};
 use cmgmux_net::{CloseCode, End, EndReason, Ledger, ResumeCode, StreamError, StreamKind};
 use tokio::io::AsyncWriteExt;
 
-use crate::played::{Played, STREAM, frame, last_word, play_instance, proof, read_frame};
+use crate::played::{Played, STREAM, close, frame, last_word, play_instance, proof, read_frame};
 use crate::world::run;
 
 // R-HELLO-7
@@ -58,11 +57,8 @@ fn close_is_the_last_frame_and_ends_the_channel() {
         recv.chunk().await.unwrap_err();
 
         let (point, mut link) = play_instance("closed", &[]).await;
-        let mut close = BytesMut::new();
-        let words = Control::Close { code: 14, text: "ours".to_owned() };
-        words.encode(StreamId::CHANNEL, &mut close);
-        link.write_all(&close).await.unwrap();
         let code = CloseCode::INTERNAL;
+        link.write_all(&close(CloseCode(14), "ours")).await.unwrap();
         let expected = EndReason::ClosedByPeer { code, text: "ours".to_owned() };
         assert_eq!(point.ended().await, expected);
     });

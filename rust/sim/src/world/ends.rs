@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use cmgmux_mux::{Channel, CloseCode, Expiry, Side, Timestamp};
 
 use super::book::View;
-use super::link::{Link, Piece, Role};
+use super::link::{Piece, Role};
 use super::{Event, World};
 use crate::audit::Audit;
 
@@ -19,9 +19,6 @@ const MAX_BATCHES: u32 = 100_000;
 const DRAINED: CloseCode = CloseCode::SHUTDOWN;
 
 pub(super) const NAMES: [Side; 2] = [Side::ConnectionPoint, Side::Instance];
-
-/// How a side parts with a link; when the other one hears of it.
-type Parting = fn(&mut Link, Timestamp, usize) -> Option<Timestamp>;
 
 /// One end's process.
 #[derive(Debug, Default)]
@@ -265,23 +262,20 @@ impl World<'_> {
 
     /// `side` closes a link, and sees to it that what it has said arrives.
     pub(super) fn leave(&mut self, number: usize, side: usize) {
-        self.part(number, side, Link::leave);
-    }
-
-    /// `side` drops a link.
-    pub(super) fn abandon(&mut self, number: usize, side: usize) {
-        self.part(number, side, Link::abandon);
-    }
-
-    fn part(&mut self, number: usize, side: usize, how: Parting) {
         let was_alive = !self.links[number].is_dead;
         if self.links[number].roles[side] == Role::Left {
             return;
         }
         self.report.link_deaths += u64::from(was_alive);
-        if let Some(at) = how(&mut self.links[number], self.now, side) {
+        if let Some(at) = self.links[number].leave(self.now, side) {
             self.schedule_arrivals(number, 1 - side, &[at]);
         }
+    }
+
+    /// `side` drops a link without reading it to its end.
+    pub(super) fn abandon(&mut self, number: usize, side: usize) {
+        self.links[number].lose_part(side);
+        self.leave(number, side);
     }
 
     pub(super) fn lose_link(&mut self, side: usize) {

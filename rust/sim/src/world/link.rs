@@ -126,21 +126,16 @@ impl Link {
         Some(way.put(now, 0, Piece::End))
     }
 
+    /// `side` resets the link as likely as not: any part of what it has under way may be lost then.
+    pub(super) fn lose_part(&mut self, side: usize) {
+        let way = &mut self.ways[1 - side];
+        if way.left != Some(0) && self.rng.bool() {
+            way.truncate(self.rng.usize(..=way.bytes));
+        }
+    }
+
     /// `side` is done with the link; what it has written still arrives, and then the end.
     pub(super) fn leave(&mut self, now: Timestamp, side: usize) -> Option<Timestamp> {
-        let under_way = self.ways[1 - side].bytes;
-        self.leave_behind(now, side, under_way)
-    }
-
-    /// `side` drops the link, which resets it as likely as not: of what is under way any part may be
-    /// lost then.
-    pub(super) fn abandon(&mut self, now: Timestamp, side: usize) -> Option<Timestamp> {
-        let under_way = self.ways[1 - side].bytes;
-        let kept = if self.rng.bool() { self.rng.usize(..=under_way) } else { under_way };
-        self.leave_behind(now, side, kept)
-    }
-
-    fn leave_behind(&mut self, now: Timestamp, side: usize, bytes: usize) -> Option<Timestamp> {
         self.roles[side] = Role::Left;
         self.is_dead = true;
         self.ways[side] = Way::default();
@@ -148,7 +143,6 @@ impl Link {
         if self.roles[1 - side] == Role::Left || way.left == Some(0) {
             return None;
         }
-        way.truncate(bytes);
         way.left = Some(0);
         Some(way.put(now, 0, Piece::End))
     }
