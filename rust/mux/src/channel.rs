@@ -286,7 +286,8 @@ impl Channel {
         Ok(id)
     }
 
-    /// Queues `data` and what ends behind it. Takes everything or nothing.
+    /// Queues `data` and what ends behind it. Takes everything or nothing. What is queued keeps all of the
+    /// memory alive that `data` is a part of; whoever sends small parts of large buffers copies them.
     ///
     /// # Errors
     ///
@@ -301,7 +302,7 @@ impl Channel {
         if slot.tx != TxState::Open {
             return Err(UsageError::Closed);
         }
-        if slot.queued >= limit || data.len() > MAX_CHUNK {
+        if self.queues.charge(slot) >= u64::from(limit) || data.len() > MAX_CHUNK {
             return Err(UsageError::QueueFull);
         }
         while data.len() > MAX_BODY {
@@ -331,7 +332,7 @@ impl Channel {
         if slot.tx != TxState::Open {
             return Err(UsageError::Closed);
         }
-        let room = self.queues.has_room(slot.queued, limit);
+        let room = self.queues.has_room(self.queues.charge(slot), limit);
         if !room {
             slot.flags.set(Flags::WANTS_ROOM);
         }

@@ -43,8 +43,9 @@ pub struct Config {
     /// that have been unread for longest are given up; beyond a quarter of it windows do not grow,
     /// which leaves the rest to the first windows of others.
     pub budget_bytes: u64,
-    /// Bytes that one stream may queue before its writer has to wait: 64 KiB, or its share of 8 MiB
-    /// among the streams that have something queued, if that is less.
+    /// Charge that one stream may queue before its writer has to wait: 64 KiB, or its share of 8 MiB
+    /// among the streams that have something queued, if that is less. As in credit, a piece costs its
+    /// length and [`FRAME_CHARGE`](crate::FRAME_CHARGE).
     pub queue_bytes: u32,
     /// Bytes sent but not acknowledged that the replay ring holds before every writer has to wait:
     /// 16 MiB. Raise it to bandwidth times round-trip time; that much memory a channel is at stake.

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::frame::{EOM, FIN};
+use crate::frame::{EOM, FIN, FRAME_CHARGE};
 use crate::stream::Slot;
 
 /// Bytes that all queues are to hold together: what a processor can reach fast, and more than a link
@@ -27,6 +27,8 @@ pub(crate) struct Queues {
 struct Node {
     data: Bytes,
     next: u32,
+    /// Counts the chunks of its queue, from any number on and modulo 2³².
+    number: u32,
     /// [`EOM`] and [`FIN`] behind the last byte of `data`.
     flags: u8,
 }
@@ -46,10 +48,21 @@ impl Queues {
         self.bytes
     }
 
-    /// Whether a queue of `queued` bytes takes more: below `limit`, or less if many queues share the
+    /// What the slot's queue holds: the bytes, and for each chunk what a frame costs, so that small or
+    /// empty ones are as bounded as others.
+    pub(crate) fn charge(&self, slot: &Slot) -> u64 {
+        if slot.queue_head == 0 {
+            return 0;
+        }
+        let number = |index: u32| self.nodes[index as usize - 1].number;
+        let behind_first = number(slot.queue_tail).wrapping_sub(number(slot.queue_head));
+        u64::from(slot.queued) + (u64::from(behind_first) + 1) * u64::from(FRAME_CHARGE)
+    }
+
+    /// Whether a queue that holds `charge` takes more: below `limit`, or less if many queues share the
     /// memory. An empty one always does.
-    pub(crate) fn has_room(&self, queued: u32, limit: u32) -> bool {
-        queued < limit && u64::from(queued) * u64::from(self.busy) < SHARED_BYTES
+    pub(crate) fn has_room(&self, charge: u64, limit: u32) -> bool {
+        charge < u64::from(limit) && charge * u64::from(self.busy) < SHARED_BYTES
     }
 
     /// Appends a chunk to the slot's queue.
@@ -60,7 +73,9 @@ impl Queues {
         slot.burst = slot.burst.saturating_add(length);
         self.bytes += u64::from(length);
         self.in_use += 1;
-        let node = Node { data, next: 0, flags };
+        let tail = slot.queue_tail.checked_sub(1).map(|place| &self.nodes[place as usize]);
+        let number = tail.map_or(0, |tail| tail.number.wrapping_add(1));
+        let node = Node { data, next: 0, number, flags };
         let index = if self.free == 0 {
             self.nodes.push(node);
             u32::try_from(self.nodes.len()).expect("chunks are bounded by streams and queue limits")
@@ -193,13 +208,14 @@ mod tests {
     fn many_queues_share_the_memory_and_an_empty_one_always_takes_more() {
         let mut queues = Queues::default();
         let mut slots = vec![Slot::new(StreamKind::Exchange, 0, 0, 0); 1_000];
-        assert!(queues.has_room(LIMIT - 1, LIMIT) && !queues.has_room(LIMIT, LIMIT));
+        let limit = u64::from(LIMIT);
+        assert!(queues.has_room(limit - 1, LIMIT) && !queues.has_room(limit, LIMIT));
         for slot in &mut slots {
             for _ in 0..2 {
                 queues.push(slot, Bytes::from_static(b"x"), 0);
             }
         }
-        let share = |queues: u64| u32::try_from(SHARED_BYTES / queues).unwrap();
+        let share = |queues: u64| SHARED_BYTES / queues;
         assert!(queues.has_room(share(1_000), LIMIT) && !queues.has_room(share(1_000) + 1, LIMIT));
         let (first, rest) = slots.split_first_mut().unwrap();
         queues.take(first, Front { bytes: 2, flags: 0 }, |_| {});
@@ -209,6 +225,26 @@ mod tests {
         assert_eq!((queues.busy, queues.bytes), (0, 0));
         queues.busy = u32::MAX;
         assert!(queues.has_room(0, LIMIT) && !queues.has_room(1, LIMIT));
+    }
+
+    #[test]
+    fn a_chunk_without_data_costs_what_a_frame_does() {
+        let mut queues = Queues::default();
+        let mut slot = Slot::new(StreamKind::Exchange, 0, 0, 0);
+        assert_eq!(queues.charge(&slot), 0);
+        for chunks in 1..=100 {
+            queues.push(&mut slot, Bytes::new(), EOM);
+            assert_eq!(queues.charge(&slot), chunks * u64::from(FRAME_CHARGE));
+        }
+        queues.push(&mut slot, Bytes::from_static(b"four"), 0);
+        for chunks in (1..=100).rev() {
+            queues.take(&mut slot, Front { bytes: 0, flags: EOM }, |_| {});
+            assert_eq!(queues.charge(&slot), chunks * u64::from(FRAME_CHARGE) + 4);
+        }
+        queues.take(&mut slot, Front { bytes: 3, flags: 0 }, |_| {});
+        assert_eq!(queues.charge(&slot), u64::from(FRAME_CHARGE) + 1);
+        queues.clear(&mut slot);
+        assert_eq!(queues.charge(&slot), 0);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl SendStream {
     }
 
     /// Waits for room in the stream's send queue, which is where backpressure is felt: 64 KiB, less
-    /// if many streams of the channel have something queued.
+    /// if many streams of the channel have something queued. A piece takes its length and
+    /// [`FRAME_CHARGE`](cmgmux_mux::FRAME_CHARGE).
     ///
     /// # Errors
     ///
@@ -87,7 +88,8 @@ impl SendStream {
     }
 
     /// Sends all of `data` and what ends behind it. Call it after [`ready`](Self::ready); one call
-    /// then always fits. Data may be empty if something ends.
+    /// then always fits. Data may be empty if something ends. A small part of a large buffer keeps all
+    /// of that alive until it is sent and acknowledged: copy it.
     ///
     /// # Errors
     ///

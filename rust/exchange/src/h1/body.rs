@@ -10,6 +10,9 @@ use crate::head::{HeadError, TRAILER_LIMITS, for_each_trailer};
 use crate::lines::BlockScanner;
 use crate::refusal::Reason;
 
+/// From this size on a piece is handed over as a part of its buffer: a quarter of what is read at a time.
+const SHARE_BYTES: usize = 4 * 1024;
+
 /// What arrived of a body.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BodyEvent {
@@ -129,7 +132,7 @@ impl BodyReader {
             State::Over => return Ok(Some(BodyEvent::End)),
             State::Failed(error) => return Err(*error),
             State::Exact { left } => {
-                let data = take(input, *left);
+                let data = take_piece(input, *left);
                 *left -= data.len() as u64;
                 if *left == 0 {
                     self.state = State::Over;
@@ -137,7 +140,7 @@ impl BodyReader {
                 return Ok((!data.is_empty()).then_some(BodyEvent::Data(data)));
             }
             State::UntilClose => {
-                let data = take(input, self.room_bytes);
+                let data = take_piece(input, self.room_bytes);
                 if data.is_empty() && !input.is_empty() {
                     return Err(BodyError::TooLarge);
                 }
@@ -151,7 +154,7 @@ impl BodyReader {
                     Next::More => return Ok(None),
                     Next::Data(size) if size > self.room_bytes => return Err(BodyError::TooLarge),
                     Next::Data(size) => {
-                        let data = take(input, size);
+                        let data = take_piece(input, size);
                         decoder.took(data.len() as u64);
                         self.room_bytes -= data.len() as u64;
                         return Ok((!data.is_empty()).then_some(BodyEvent::Data(data)));
@@ -188,10 +191,16 @@ impl BodyReader {
     }
 }
 
-/// Up to `limit` bytes off the front of `input`.
-fn take(input: &mut BytesMut, limit: u64) -> Bytes {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    input.split_to(limit.min(input.len())).freeze()
+/// Takes up to `limit` bytes off the front of `input`. Few are copied: they may have to wait, and should
+/// not keep the whole of a large buffer alive meanwhile.
+pub fn take_piece(input: &mut BytesMut, limit: u64) -> Bytes {
+    let bytes = usize::try_from(limit).unwrap_or(usize::MAX).min(input.len());
+    if bytes >= SHARE_BYTES {
+        return input.split_to(bytes).freeze();
+    }
+    let copy = Bytes::copy_from_slice(&input[..bytes]);
+    input.advance(bytes);
+    copy
 }
 
 /// A body that is refused.
@@ -254,6 +263,25 @@ mod tests {
 
     fn chunked(text: &str) -> Result<Option<(String, usize, String)>, BodyError> {
         read(BodyLength::Chunked, MAX_BYTES, text)
+    }
+
+    #[test]
+    fn a_small_piece_leaves_the_buffer_to_what_comes_next_and_a_large_one_is_not_copied() {
+        let mut input = BytesMut::with_capacity(2 * SHARE_BYTES);
+        let buffer = input.as_ptr() as usize;
+        let held: Vec<Bytes> = (0..10 * SHARE_BYTES)
+            .map(|_| {
+                input.reserve(2 * SHARE_BYTES);
+                input.extend_from_slice(b"x");
+                take_piece(&mut input, u64::MAX)
+            })
+            .collect();
+        assert_eq!(input.as_ptr() as usize - buffer, 1, "only the last byte has moved it");
+        assert!(held.iter().all(|piece| piece[..] == *b"x"));
+        input.extend_from_slice(&[7; SHARE_BYTES + 1]);
+        let place = input.as_ptr();
+        assert_eq!(take_piece(&mut input, SHARE_BYTES as u64).as_ptr(), place);
+        assert_eq!(input[..], [7]);
     }
 
     #[test]

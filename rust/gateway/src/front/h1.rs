@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use cmgmux_exchange::h1::{
     BodyEvent, BodyLength, BodyReader, CONTINUE, Circumstances, Request, RequestReader,
-    ResponseWriter, encode_interim, encode_switch,
+    ResponseWriter, encode_interim, encode_switch, take_piece,
 };
 use cmgmux_exchange::head::ResponseHead;
 use cmgmux_exchange::parts::PartsError;
@@ -248,7 +248,7 @@ impl H1<'_> {
                 Err(_) => return Poll::Ready(Err(Failure::ClientGone(CLOSED))),
             }
         }
-        Poll::Ready(Ok(BodyEvent::Data(self.client.input.split().freeze())))
+        Poll::Ready(Ok(BodyEvent::Data(take_piece(&mut self.client.input, u64::MAX))))
     }
 }
 

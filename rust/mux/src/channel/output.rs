@@ -261,7 +261,7 @@ impl Channel {
             self.queues.take(slot, front, |piece| self.ring.payload(piece));
             if slot.flags.has(Flags::WANTS_ROOM)
                 && slot.tx == TxState::Open
-                && self.queues.has_room(2 * slot.queued, self.config.queue_bytes)
+                && self.queues.has_room(2 * self.queues.charge(slot), self.config.queue_bytes)
             {
                 slot.flags.take(Flags::WANTS_ROOM);
                 app.writable(Token(slot.token));
