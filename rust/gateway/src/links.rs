@@ -1,5 +1,7 @@
 //! The channel port: links of connection points are checked here and handed to their shard.
 
+mod arrivals;
+
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,15 +20,14 @@ use cmgmux_net::{
 };
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
+use self::arrivals::{Arrivals, Place};
 use crate::instance::Instance;
 
-/// Handshakes under way at a time; further links wait in the system's queue.
-const MAX_HANDSHAKES: usize = 512;
 /// How long an answer to a resume takes once its connection point has failed too often.
 const FAILED_PROOF_DELAY: Duration = Duration::from_secs(1);
 /// Streams that a connection point may have open: control streams only.
@@ -52,7 +53,7 @@ impl LinkListener {
         let counters = Arc::clone(&self.instance.links.accepts);
         let acceptor = Acceptor::new(self.listener, counters)
             .map_err(|error| format!("cannot watch the channel port: {error}"))?;
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let arrivals = Rc::new(Arrivals::default());
         let context = Rc::new(Context {
             instance: self.instance,
             tls: self.tls,
@@ -62,21 +63,15 @@ impl LinkListener {
             failed_proofs: FailedProofs::new(),
         });
         loop {
-            let accepting = async {
-                let place = Arc::clone(&handshakes).acquire_owned().await;
-                (place, acceptor.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = thread.stop().requested() => return Ok(()),
-                accepted = accepting => accepted,
+                accepted = acceptor.accept() => accepted,
             };
             let (socket, address) =
                 accepted.map_err(|error| format!("the channel port is lost: {error}"))?;
+            let place = arrivals.enter(address.ip());
             let context = Rc::clone(&context);
-            thread.spawn(async move {
-                context.receive(socket, address).await;
-                drop(place);
-            });
+            thread.spawn(async move { context.receive(socket, address, place).await });
         }
     }
 }
@@ -124,12 +119,17 @@ impl Warnings {
 
 impl Context {
     /// Takes one link through its handshake and to its shard.
-    async fn receive(&self, socket: TcpStream, address: SocketAddr) {
+    async fn receive(&self, socket: TcpStream, address: SocketAddr, mut place: Place) {
         let links = &self.instance.links;
-        let arrival = match Arrival::receive(socket, Arc::clone(&self.tls), &self.trust).await {
+        let arriving = Arrival::receive(socket, Arc::clone(&self.tls), &self.trust);
+        let arrival = tokio::select! {
+            biased;
+            arrival = arriving => arrival.map_err(|error| (error.reason(), error.to_string())),
+            () = place.crowded_out() => Err(("crowded".into(), crowded())),
+        };
+        let arrival = match arrival {
             Ok(arrival) => arrival,
-            Err(error) => {
-                let reason = error.reason();
+            Err((reason, error)) => {
                 if self.warnings.take() {
                     warn!(%address, %reason, %error, "link refused");
                 }
@@ -137,6 +137,7 @@ impl Context {
                 return;
             }
         };
+        place.note_known();
         let (peer, taken) = match arrival {
             Arrival::Hello(offer) => (offer.peer.clone(), self.establish(offer, address).await),
             Arrival::Resume(offer) => (offer.peer.clone(), self.resume(offer, address).await),
@@ -241,6 +242,15 @@ impl Context {
         debug!(%peer, %address, channel = %channel_id, "link accepted for a channel that exists");
         channel.resume(offer).map_err(|error| (error.reason(), error.to_string()))
     }
+}
+
+/// Why a stranger had to go.
+fn crowded() -> String {
+    format!(
+        "more than {} links are being checked at a time, and the oldest ones from where most come from \
+         have to go: if these are not connection points, keep them from the channel port",
+        Arrivals::MOST
+    )
 }
 
 /// Resumes that failed for want of a channel or of a proof, by connection point.
