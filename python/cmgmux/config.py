@@ -174,8 +174,9 @@ class GatewayConfig(FileModel):
     """Client connections at a time; more wait in the listen queue. Each costs memory and a file
     descriptor."""
     max_detached_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 40)] = 512 << 20
-    """What channels without a link may keep for when they have one again, all together; beyond it
-    the one that waits for longest ends. It is memory."""
+    """What channels without a link may keep for when they have one again, all together: what they
+    had sent and not seen acknowledged, and queued, when they lost it. Beyond it the one that waits
+    for longest ends. It is memory."""
     trusted: tuple[Trusted, ...] = ()
     """Who may connect as a connection point, for which sites. At least one."""
 

@@ -272,7 +272,8 @@ impl Channel {
         if !self.links.is_attached() {
             return Err(UsageError::Detached);
         }
-        if self.opens >= self.max_opens {
+        // A peer that gives tickets for more would have them take indexes that it refuses.
+        if self.opens >= self.max_opens || self.ours.live() >= self.config.peer.max_streams {
             return Err(UsageError::NoTicket);
         }
         self.opens += 1;
@@ -468,6 +469,7 @@ impl Channel {
         let Some(slot) = table.get_mut(id) else { return };
         let (released, token) = (slot.flags.has(Flags::RELEASED), Token(slot.token));
         table.remove(id, is_ours);
+        self.churn.note_end();
         match (released, is_ours) {
             (true, true) => {}
             (true, false) => self.complete(),

@@ -16,6 +16,10 @@ pub(crate) enum Weight {
     Half,
 }
 
+/// CREDITs that may be under way to a stream when it ends: the one that its last data was sent with, and
+/// one for that data.
+const CROSSING_CREDITS: u32 = 2;
+
 /// The bucket of one channel.
 #[derive(Debug, Hash)]
 pub(crate) struct Churn {
@@ -24,12 +28,34 @@ pub(crate) struct Churn {
     /// Time in which a full bucket is.
     capacity: Duration,
     empty_at: Timestamp,
+    /// CREDITs for streams that are over which count nothing, and how many there may be of them.
+    crossing: u32,
+    max_crossing: u32,
 }
 
 impl Churn {
     pub(crate) fn new(config: &Config, now: Timestamp) -> Self {
         let interval = Duration::from_secs(1) / config.churn_per_s.max(1);
-        Self { interval, capacity: interval * config.churn_burst, empty_at: now }
+        let capacity = interval * config.churn_burst;
+        Self { interval, capacity, empty_at: now, crossing: 0, max_crossing: config.churn_burst }
+    }
+
+    /// A stream has ended. Who sends may not know of it yet.
+    pub(crate) fn note_end(&mut self) {
+        self.crossing = (self.crossing + CROSSING_CREDITS).min(self.max_crossing);
+    }
+
+    /// Accounts for a received CREDIT of a stream that is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](Self::receive).
+    pub(crate) fn receive_late_credit(&mut self, now: Timestamp) -> Result<(), ProtocolError> {
+        let Some(left) = self.crossing.checked_sub(1) else {
+            return self.receive(now, "CREDIT", Weight::Whole);
+        };
+        self.crossing = left;
+        Ok(())
     }
 
     /// Accounts for a received frame.
@@ -71,5 +97,16 @@ mod tests {
         assert!(!take(1_499, Weight::Whole) && take(1_500, Weight::Whole));
         let later = 1_000_000;
         assert_eq!([later; 4].map(|at| take(at, Weight::Whole)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn two_credits_pass_for_each_stream_that_has_ended() {
+        let config = Config { churn_per_s: 1, churn_burst: 5, ..Config::default() };
+        let mut churn = Churn::new(&config, Timestamp::ZERO);
+        let mut taken = |ends| {
+            (0..ends).for_each(|_| churn.note_end());
+            (0..100).take_while(|_| churn.receive_late_credit(Timestamp::ZERO).is_ok()).count()
+        };
+        assert_eq!([2, 0, 1, 100].map(&mut taken), [4 + 5, 0, 2, 5]);
     }
 }

@@ -238,6 +238,10 @@ impl Outage {
 
 impl State {
     /// Lets everybody be woken if the channel has been without a link for so long.
+    fn is_draining(&self) -> bool {
+        self.drain_until.is_some() || !self.core.accepts_opens()
+    }
+
     pub(crate) fn pass_outage_mark(&mut self) {
         let passed = self
             .outage
@@ -384,12 +388,14 @@ impl Channel {
     /// Whether new streams can be opened, tickets aside.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        self.shared.with(|state| {
-            state.ended.is_none()
-                && state.outage.is_none()
-                && state.drain_until.is_none()
-                && state.core.accepts_opens()
-        })
+        self.shared
+            .with(|state| state.ended.is_none() && state.outage.is_none() && !state.is_draining())
+    }
+
+    /// Whether either end has asked for no more streams.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.shared.with(|state| state.is_draining())
     }
 
     /// How long the channel has been without a link; `None` while it has one, and after its end.
@@ -517,7 +523,7 @@ impl Channel {
     #[must_use]
     pub fn stats(&self) -> ChannelStats {
         let (counters, handles, draining, outage) = self.shared.with(|state| {
-            let draining = state.drain_until.is_some() || !state.core.accepts_opens();
+            let draining = state.is_draining();
             let outage = state.outage.as_ref().map(|outage| outage.since.elapsed().as_secs_f64());
             (state.core.counters(), state.book.entries.len(), draining, outage)
         });

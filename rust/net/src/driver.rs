@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use cmgmux_mux::{CloseCode, Expiry, ProtocolError, ResumeCode, Timestamp};
+use cmgmux_mux::{CloseCode, Counters, Expiry, ProtocolError, ResumeCode, Timestamp};
 use tokio::time::Sleep;
 use tracing::{debug, info, warn};
 
@@ -154,7 +154,8 @@ impl Driver {
         self.input = BytesMut::new();
         let mut state = self.shared.state.lock();
         state.core.handle_link_lost(now);
-        let (entry, oldest) = ledger.enter(&self.shared, state.core.counters().ring_bytes);
+        let Counters { ring_bytes, queued_bytes, .. } = state.core.counters();
+        let (entry, oldest) = ledger.enter(&self.shared, ring_bytes + queued_bytes);
         state.outage = Some(Outage { since: Instant::now(), loss, _entry: entry, marks: 0 });
         drop(state);
         oldest.iter().for_each(|channel| channel.end_crowded());

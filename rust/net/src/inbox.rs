@@ -14,11 +14,19 @@ const PROMPT_CHARGE: u32 = 512 * 1024;
 /// Nodes that are not worth giving back.
 const FEW_NODES: usize = 64;
 
-/// The unread chunks of one stream: its first and last node; 0 = none.
+/// The unread chunks of one stream: a ring of nodes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Inbox {
-    head: u32,
+    /// The last one, which leads to the first; 0 = none.
     tail: u32,
+    charge: u32,
+}
+
+impl Inbox {
+    /// What the chunks cost in credit.
+    pub(crate) fn charge(&self) -> u32 {
+        self.charge
+    }
 }
 
 /// Chunks of every stream's inbox, linked by index; an empty inbox costs nothing.
@@ -48,7 +56,8 @@ struct Node {
 
 impl Inboxes {
     pub(crate) fn push(&mut self, inbox: &mut Inbox, data: Bytes, end: End) {
-        let charge = u32::try_from(data.len()).expect("a frame is short") + FRAME_CHARGE;
+        let charge = charge(&data);
+        inbox.charge += charge;
         self.charge = self.charge.wrapping_add(charge);
         let is_packed = data.len() < PACKED_BYTES && !data.is_empty();
         let node = Node { data, next: 0, mark: self.charge, end };
@@ -64,10 +73,11 @@ impl Inboxes {
             self.free = next;
             index
         };
-        match inbox.tail {
-            0 => inbox.head = index,
-            tail => self.node(tail).next = index,
-        }
+        let first = match inbox.tail {
+            0 => index,
+            tail => std::mem::replace(&mut self.node(tail).next, index),
+        };
+        self.node(index).next = first;
         inbox.tail = index;
         if is_packed {
             self.packed.push_back((index, self.charge));
@@ -76,34 +86,26 @@ impl Inboxes {
     }
 
     pub(crate) fn pop(&mut self, inbox: &mut Inbox) -> Option<Chunk> {
-        let index = inbox.head;
-        if index == 0 {
+        if inbox.tail == 0 {
             return None;
         }
+        let index = self.node(inbox.tail).next;
         let free = self.free;
         let node = self.node(index);
         let chunk = Chunk { data: std::mem::take(&mut node.data), end: node.end };
-        inbox.head = std::mem::replace(&mut node.next, free);
-        if inbox.head == 0 {
-            inbox.tail = 0;
-        }
+        inbox.charge -= charge(&chunk.data);
+        let second = std::mem::replace(&mut node.next, free);
         self.free = index;
+        if index == inbox.tail {
+            inbox.tail = 0;
+        } else {
+            self.node(inbox.tail).next = second;
+        }
         self.in_use -= 1;
         if self.in_use == 0 {
             self.begin_again();
         }
         Some(chunk)
-    }
-
-    /// What the inbox's chunks cost in credit.
-    pub(crate) fn charge(&self, inbox: &Inbox) -> u64 {
-        let (mut charge, mut index) = (0, inbox.head);
-        while index != 0 {
-            let node = &self.nodes[index as usize - 1];
-            charge += node.data.len() as u64 + u64::from(FRAME_CHARGE);
-            index = node.next;
-        }
-        charge
     }
 
     /// Drops all chunks of the inbox.
@@ -141,6 +143,11 @@ impl Inboxes {
     }
 }
 
+/// What a chunk of this data costs in credit.
+fn charge(data: &Bytes) -> u32 {
+    u32::try_from(data.len()).expect("a frame is short") + FRAME_CHARGE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,9 +164,9 @@ mod tests {
             let end = if number < 27 { End::None } else { End::Stream };
             inboxes.push(&mut inbox[usize::from(number % 3)], Bytes::from(vec![number]), end);
         }
-        assert_eq!(inboxes.charge(&inbox[1]), 10 * 33);
+        assert_eq!(inbox[1].charge(), 10 * 33);
         inboxes.clear(&mut inbox[1]);
-        assert_eq!(inboxes.charge(&inbox[1]), 0);
+        assert_eq!(inbox[1].charge(), 0);
         for first in [0, 2] {
             for number in (first..30u8).step_by(3) {
                 let chunk = inboxes.pop(&mut inbox[usize::from(first)]).unwrap();

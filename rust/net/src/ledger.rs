@@ -13,8 +13,9 @@ pub type Counts = BTreeMap<String, u64>;
 
 /// The account of a process.
 ///
-/// What a channel has sent and not seen acknowledged is kept while it waits for a link. When all
-/// that do keep more than is allowed, the one that has waited for longest ends.
+/// What a channel had sent and not seen acknowledged when it lost its link, and what was queued behind
+/// it, is kept while it waits for another. When all that do keep more than is allowed, the one that has
+/// waited for longest ends.
 #[derive(Debug)]
 pub struct Ledger {
     max_detached_bytes: u64,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cmgmux_net::shard::MAX_SHARDS;
-use cmgmux_net::{Channel, Id};
+use cmgmux_net::{Channel, CloseCode, Id};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -107,9 +107,20 @@ impl Instance {
         })
     }
 
-    /// A channel is up.
+    /// A channel is up. Those to an earlier run of the instance's process end: it has forgotten them. One
+    /// that drains is to a process that still lives beside the new one.
     pub(crate) fn note_up(&self, ordinal: u8, channel: Channel, boot_id: Id) {
-        self.state.lock().told = None;
+        let mut state = self.state.lock();
+        state.told = None;
+        for link in &state.links {
+            if let Phase::Up { channel, boot_id: run } = &link.phase
+                && *run != boot_id
+                && !channel.is_draining()
+            {
+                channel.close(CloseCode::REPLACED, "the instance has started anew");
+            }
+        }
+        drop(state);
         self.with_link(ordinal, |link| {
             link.phase = Phase::Up { channel, boot_id };
             link.last_error = None;

@@ -287,13 +287,15 @@ impl Channel {
         id: StreamId,
         max: u64,
     ) -> Result<(), ProtocolError> {
-        let limit = self.live_or_past("CREDIT", id)?.map_or(max, |slot| slot.tx_max);
+        let Some(slot) = self.live_or_past("CREDIT", id)? else {
+            return self.churn.receive_late_credit(now);
+        };
         let taken_back = ProtocolError::StreamState {
             frame: "CREDIT",
             stream: id,
             what: "a limit was taken back",
         };
-        if max.checked_sub(limit).ok_or(taken_back)? < credit::MIN_GRANT {
+        if max.checked_sub(slot.tx_max).ok_or(taken_back)? < credit::MIN_GRANT {
             self.churn.receive(now, "CREDIT", Weight::Whole)?;
         }
         let Some(slot) = table(&mut self.ours, &mut self.theirs, id).get_mut(id) else {

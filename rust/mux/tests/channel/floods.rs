@@ -49,6 +49,25 @@ fn i7_stops_and_credits_that_change_nothing_are_churn() {
     assert_eq!(flood(&mut Victim::new(), 70_000, credit), 70_000, "credit that matters is not");
 }
 
+// R-CHURN-2
+#[test]
+fn credits_that_cross_the_end_of_their_stream_are_no_churn() {
+    let mut victim = Victim::new();
+    for number in 0..100_000u32 {
+        let id = theirs(number % 1_000 + 2, number / 1_000 % 256);
+        victim.feed(frame(kind::OPEN, FIN, id, &OPEN)).unwrap();
+        victim.end.channel.send(id, Bytes::new(), End::Stream).unwrap();
+        while victim.end.acknowledged_batch(victim.now).is_some() {}
+        victim.end.channel.complete();
+        for more in 1..=2 {
+            let max = u64::from(WINDOW) * (1 + more);
+            victim.feed(control(&Control::Credit { max }, id)).unwrap();
+        }
+    }
+    let late = |_| control(&Control::Credit { max: u64::MAX }, theirs(2, 0));
+    assert_eq!(flood(&mut victim, 70_000, late), 65_536);
+}
+
 // R-CHURN-1, R-TICKET-2
 #[test]
 fn i8_streams_opened_and_reset_at_once_are_neither_free_nor_many() {

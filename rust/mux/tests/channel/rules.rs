@@ -285,12 +285,16 @@ fn tickets_that_are_fewer_than_before_change_nothing() {
         peer.says(&tickets(fewer)).unwrap();
     }
     assert_eq!(peer.end.app.tickets, 0);
-    peer.end.open().unwrap();
+    let first = peer.end.open().unwrap();
     peer.end.open().unwrap();
     assert_eq!(peer.end.open(), Err(UsageError::NoTicket));
     peer.says(&tickets(3)).unwrap();
     peer.says(&tickets(0)).unwrap();
     assert_eq!(peer.end.app.tickets, 1);
+    assert_eq!(peer.end.open(), Err(UsageError::NoTicket), "as many are open as may be");
+    peer.end.channel.reset(first, StreamCode::CANCELLED);
+    peer.hears();
+    peer.says(&frame(kind::DATA, FIN, first, b"")).unwrap();
     peer.end.open().unwrap();
     assert_eq!(peer.end.open(), Err(UsageError::NoTicket));
 }
