@@ -29,12 +29,21 @@ class Goal:
     form: str
     at_least: bool = True
 
-    def holds(self, value: float) -> bool:
-        """Say whether a figure is good enough."""
-        return value >= self.bound if self.at_least else value <= self.bound
+    @property
+    def must_be_zero(self) -> bool:
+        """Whether one bad round is a failure, however good the others are."""
+        return self.bound == 0 and not self.at_least
+
+    def holds(self, reached: Spread) -> bool:
+        """Say whether the rounds are good enough: their median, or all of them for a zero."""
+        if self.must_be_zero:
+            return reached.highest <= 0
+        return reached.median >= self.bound if self.at_least else reached.median <= self.bound
 
     def needs(self) -> str:
         """Write what is needed."""
+        if self.must_be_zero:
+            return "0 in every round"
         sign = ">=" if self.at_least else "<="
         return f"{sign} {self.bound:{self.form}}"
 
@@ -162,7 +171,7 @@ def verdict(results: Mapping[str, Rounds]) -> list[str]:
             # Who it compares with is missing.
             rows.append([goal.name, goal.needs(), "-", "not measured"])
             continue
-        holds = "holds" if goal.holds(reached.median) else "does not hold"
+        holds = "holds" if goal.holds(reached) else "does not hold"
         rows.append([goal.name, goal.needs(), reached.text(goal.form), holds])
     absent = {
         rival
