@@ -31,7 +31,8 @@ class Bar:
     """A named bar: its length is the median, a line over it the spread."""
 
     name: str
-    spread: Spread
+    spread: Spread | None
+    """`None` leaves the place empty, but for the text."""
     text: str
 
 
@@ -55,24 +56,29 @@ def page(title: str, facts: Sequence[str], charts: Sequence[Chart], verdict: Seq
 
 
 def _svg(chart: Chart) -> str:
-    longest = max((bar.spread.highest for bar in chart.bars), default=0.0) or 1.0
-    rows = []
-    for number, bar in enumerate(chart.bars):
-        y = number * _ROW
-        middle = y + _ROW / 2
-        low, median, high = (
+    longest = max((bar.spread.highest for bar in chart.bars if bar.spread), default=0.0) or 1.0
+    rows = "".join(_row(bar, number * _ROW, longest) for number, bar in enumerate(chart.bars))
+    width, height = _LEFT + _LENGTH + _TEXT, len(chart.bars) * _ROW
+    return f'<svg viewBox="0 0 {width} {height}" role="img">{rows}</svg>'
+
+
+def _row(bar: Bar, y: int, longest: float) -> str:
+    """Draw the bar whose row begins at `y`; `longest` fills the length that there is."""
+    middle, end, drawing = y + _ROW / 2, 0.0, ""
+    if bar.spread is not None:
+        low, median, end = (
             _LENGTH * value / longest
             for value in (bar.spread.lowest, bar.spread.median, bar.spread.highest)
         )
         kind = "first" if bar.name == "cmgmux" else "bar"
-        rows.append(
-            f'<text x="{_LEFT - 8}" y="{middle + 4:.0f}" text-anchor="end">'
-            f"{escape(bar.name)}</text>"
+        drawing = (
             f'<rect class="{kind}" x="{_LEFT}" y="{y + 4}"'
             f' width="{median:.1f}" height="{_ROW - 8}"/>'
-            f'<line class="spread" x1="{_LEFT + low:.1f}" x2="{_LEFT + high:.1f}"'
+            f'<line class="spread" x1="{_LEFT + low:.1f}" x2="{_LEFT + end:.1f}"'
             f' y1="{middle:.0f}" y2="{middle:.0f}"/>'
-            f'<text x="{_LEFT + high + 8:.1f}" y="{middle + 4:.0f}">{escape(bar.text)}</text>'
         )
-    width, height = _LEFT + _LENGTH + _TEXT, len(chart.bars) * _ROW
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(rows)}</svg>'
+    return (
+        f'<text x="{_LEFT - 8}" y="{middle + 4:.0f}" text-anchor="end">{escape(bar.name)}</text>'
+        f"{drawing}"
+        f'<text x="{_LEFT + end + 8:.1f}" y="{middle + 4:.0f}">{escape(bar.text)}</text>'
+    )

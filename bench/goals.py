@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from bench.multiplexers import CEILING, CORE, OURS, RIVALS
 from bench.report import Spread, table
-from bench.scenarios import LINK_BYTES_PER_S, SCENARIOS, Figures
+from bench.scenarios import LINK_BYTES_PER_S, Failure, Figures, trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.scenarios import Rounds
 
 Round = Mapping[str, Figures]
-"""The figures of one round, by multiplexer."""
+"""The figures of one round, by multiplexer; those that failed are not in it."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,25 @@ class Goal:
     def must_be_zero(self) -> bool:
         """Whether one bad round is a failure, however good the others are."""
         return self.bound == 0 and not self.at_least
+
+    def judge(self, rounds: Rounds) -> tuple[str, str]:
+        """Write what the rounds reached, and whether that holds."""
+        values, failed = [], 0
+        for figures in _by_round(rounds):
+            try:
+                values.append(self.take(figures))
+            except (KeyError, ValueError):
+                # Who it is of, or is compared with, failed.
+                failed += 1
+        if not values:
+            return "-", "not measured"
+        reached = Spread.of(values)
+        # A round that failed may have lost anything.
+        is_known = not (self.must_be_zero and failed)
+        words = "holds" if is_known and self.holds(reached) else "does not hold"
+        if failed:
+            words += f", {failed} of {failed + len(values)} rounds not measured"
+        return reached.text(self.form), words
 
     def holds(self, reached: Spread) -> bool:
         """Say whether the rounds are good enough: their median, or all of them for a zero."""
@@ -156,26 +177,28 @@ GOALS: Final = (
 
 
 def verdict(results: Mapping[str, Rounds]) -> list[str]:
-    """Give the table of the goals of those scenarios that were measured, and who was missing."""
+    """Give the table of the goals of those scenarios that were measured, and who failed in them."""
     rows = [["goal", "must", "reached", ""]]
     for goal in GOALS:
-        if goal.scenario not in results:
-            continue
-        rounds = results[goal.scenario]
-        try:
-            reached = Spread.of(
-                goal.take(dict(zip(rounds, figures, strict=True)))
-                for figures in zip(*rounds.values(), strict=True)
-            )
-        except (KeyError, ValueError):
-            # Who it compares with is missing.
-            rows.append([goal.name, goal.needs(), "-", "not measured"])
-            continue
-        holds = "holds" if goal.holds(reached) else "does not hold"
-        rows.append([goal.name, goal.needs(), reached.text(goal.form), holds])
-    absent = {
-        rival
-        for scenario, rounds in results.items()
-        for rival in set(RIVALS) & set(SCENARIOS[scenario].peers) - set(rounds)
-    }
-    return [*table(rows), *(f"without {rival}" for rival in sorted(absent))]
+        if goal.scenario in results:
+            rows.append([goal.name, goal.needs(), *goal.judge(results[goal.scenario])])
+    return [*table(rows), *_failures(results)]
+
+
+def _by_round(rounds: Rounds) -> Iterator[Round]:
+    for outcomes in zip(*rounds.values(), strict=True):
+        yield {
+            peer: outcome
+            for peer, outcome in zip(rounds, outcomes, strict=True)
+            if not isinstance(outcome, Failure)
+        }
+
+
+def _failures(results: Mapping[str, Rounds]) -> list[str]:
+    """Say who failed, why, and in which scenarios."""
+    scenarios: dict[str, list[str]] = {}
+    for scenario, rounds in results.items():
+        for peer, outcomes in rounds.items():
+            if what := trouble(outcomes):
+                scenarios.setdefault(f"{peer} {what}", []).append(scenario)
+    return [f"{what} ({', '.join(names)})" for what, names in scenarios.items()]

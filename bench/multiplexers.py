@@ -38,7 +38,7 @@ class Built:
     tools: Mapping[str, str]
     """The programs that built it, by name."""
     missing: Mapping[str, str]
-    """Why there is no figure of a multiplexer, by its name."""
+    """Why a multiplexer cannot be measured, by its name."""
 
 
 def build() -> Built:
@@ -59,15 +59,15 @@ def build() -> Built:
         return Built({"cargo": cargo}, dict.fromkeys(GO_PEERS, "go not found"))
     command = [go, "build", "-mod=readonly", "-o", str(_BENCH_MUX_GO), "."]
     if subprocess.run(command, cwd=_FOLDER / "go", check=False).returncode != 0:
-        return Built({"cargo": cargo}, dict.fromkeys(GO_PEERS, "not built; go says why above"))
+        return Built({"cargo": cargo}, dict.fromkeys(GO_PEERS, "not built: go build failed"))
     return Built({"cargo": cargo, "go": go}, {})
 
 
-def measure(peer: str, job: Mapping[str, Any], *, counts_heap: bool) -> dict[str, float]:
-    """Measure one multiplexer once.
+def measure(peer: str, job: Mapping[str, Any], *, counts_heap: bool) -> dict[str, Any]:
+    """Measure one multiplexer once, and give the object that it answers with.
 
     Raises:
-        PeerError: It failed, or gave nothing in time.
+        PeerError: It failed, gave nothing in time, or something else.
     """
     words = json.dumps({"peer": peer, **job})
     if peer in GO_PEERS:
@@ -76,11 +76,23 @@ def measure(peer: str, job: Mapping[str, Any], *, counts_heap: bool) -> dict[str
         command = [str(_BENCH_MUX_HEAP if counts_heap else _BENCH_MUX), words]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT_S + job["seconds"], check=True
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S + job["seconds"],
+            check=True,
         )
     except subprocess.TimeoutExpired:
         raise PeerError("nothing measured in time") from None
     except subprocess.CalledProcessError as error:
         raise PeerError(error.stderr.strip() or f"exit status {error.returncode}") from None
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
+    except OSError as error:
+        raise PeerError(f"cannot be started: {error}") from error
+    try:
+        answer = json.loads(done.stdout)
+    except json.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise PeerError(f"printed no figures but {done.stdout[:200]!r}")
+    return answer

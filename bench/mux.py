@@ -9,25 +9,29 @@ import argparse
 import json
 import shutil
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bench import bars, goals, machine, multiplexers
-from bench.multiplexers import CORE, OURS, PeerError
+from bench.multiplexers import CORE, OURS, RIVALS, PeerError
 from bench.report import Spread, table
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, Failure, measured, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.scenarios import Figure, Figures, Rounds, Scenario
+    from bench.scenarios import Figure, Figures, Outcome, Rounds, Scenario
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print, and return the exit status: 0 done, 1 not measurable, 2 wrong call."""
+    """Measure, print, and return the exit status: 0 done, 1 something failed, 2 wrong call.
+
+    A rival that fails is no failure of the run.
+    """
     parser = argparse.ArgumentParser(prog="make bench-mux ARGS=...", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of each")
@@ -38,16 +42,15 @@ def main(arguments: Sequence[str]) -> int:
         print("bench: --rounds and --seconds must be positive", file=sys.stderr)
         return EXIT_USAGE
     try:
-        _run(options.scenario or list(SCENARIOS), options, arguments)
+        return _run(options.scenario or list(SCENARIOS), options, arguments)
     except PeerError as error:
         print(f"bench: {error}", file=sys.stderr)
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[str]) -> None:
+def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[str]) -> int:
     built = multiplexers.build()
     facts = machine.gather(arguments, built.tools, git=shutil.which("git"), module="bench.mux")
     print("\n".join(facts.lines()), flush=True)
@@ -57,9 +60,9 @@ def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[
     with options.output.open("w") as output:
         journal = Journal(output, facts.to_json())
         for name in names:
-            scenario, missing = SCENARIOS[name], dict(built.missing)
-            results[name] = measure(name, options, missing, journal)
-            text = lines(scenario, results[name], missing)
+            scenario = SCENARIOS[name]
+            results[name] = measure(name, options, built.missing, journal)
+            text = lines(scenario, results[name])
             print(f"\n{name}: {scenario.title}\n" + "\n".join(text), flush=True)
             charts.append(chart(scenario, results[name]))
     verdict = goals.verdict(results)
@@ -67,6 +70,13 @@ def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[
     page = options.output.with_suffix(".html")
     page.write_text(bars.page("cmgmux and other multiplexers", facts.lines(), charts, verdict))
     print(f"\nraw rounds: {options.output}\nplots: {page}")
+    has_failed = any(
+        trouble(outcomes)
+        for rounds in results.values()
+        for peer, outcomes in rounds.items()
+        if peer not in RIVALS
+    )
+    return EXIT_FAILURE if has_failed else 0
 
 
 class Journal:
@@ -76,63 +86,73 @@ class Journal:
         self._output = output
         self._facts = facts
 
-    def add(self, scenario: str, peer: str, number: int, figures: Figures) -> None:
-        """Write down one round."""
-        record = {"scenario": scenario, "peer": peer, "round": number, **figures}
+    def add(self, scenario: str, peer: str, number: int, outcome: Outcome) -> None:
+        """Write down one round: its figures, or its ``failure``."""
+        result = {"failure": outcome.reason} if isinstance(outcome, Failure) else outcome
+        record = {"scenario": scenario, "peer": peer, "round": number, **result}
         self._output.write(json.dumps({**record, "facts": self._facts}) + "\n")
         self._output.flush()
 
 
 def measure(
-    name: str, options: argparse.Namespace, missing: dict[str, str], journal: Journal
+    name: str, options: argparse.Namespace, missing: Mapping[str, str], journal: Journal
 ) -> Rounds:
-    """Measure everybody in turn. A rival that fails has no rounds and is `missing` from then on.
-
-    Raises:
-        PeerError: One of those failed without which nothing is compared.
-    """
+    """Measure everybody in turn. Who fails in a round is asked again in the next."""
     scenario = SCENARIOS[name]
-    job = {"seconds": options.seconds, **scenario.job}
-    rounds: dict[str, list[Figures]] = {peer: [] for peer in scenario.peers if peer not in missing}
+    rounds: dict[str, list[Outcome]] = {peer: [] for peer in scenario.peers}
     for number in range(1, options.rounds + 1):
-        for peer in list(rounds):
-            try:
-                figures = multiplexers.measure(peer, job, counts_heap=scenario.counts_heap)
-            except PeerError as error:
-                if peer not in multiplexers.RIVALS:
-                    raise PeerError(f"{peer}, {scenario.title}: {error}") from error
-                missing[peer] = f"failed: {error}"
-                del rounds[peer]
-                continue
-            rounds[peer].append(figures)
-            journal.add(name, peer, number, figures)
+        for peer, outcomes in rounds.items():
+            if peer in missing:
+                outcome: Outcome = Failure(missing[peer])
+            else:
+                outcome = attempt(peer, scenario, options.seconds)
+            outcomes.append(outcome)
+            journal.add(name, peer, number, outcome)
     return rounds
 
 
-def lines(scenario: Scenario, rounds: Rounds, missing: Mapping[str, str]) -> list[str]:
+def attempt(peer: str, scenario: Scenario, seconds: float) -> Outcome:
+    """Measure one multiplexer once."""
+    job = {"seconds": seconds, **scenario.job}
+    try:
+        answer = multiplexers.measure(peer, job, counts_heap=scenario.counts_heap)
+    except PeerError as error:
+        return Failure(str(error))
+    return scenario.outcome(answer)
+
+
+def lines(scenario: Scenario, rounds: Rounds) -> list[str]:
     """Give the table of one scenario: each peer's figures, and ours as a ratio of theirs."""
     rows = [["", *(figure.unit for figure in scenario.figures)]]
-    for peer, each in rounds.items():
-        spreads = [spread(each, figure).text(figure.form) for figure in scenario.figures]
-        rows.append([peer, *spreads])
-    for peer, each in rounds.items():
+    for peer, outcomes in rounds.items():
+        spreads = (spread(measured(outcomes), figure) for figure in scenario.figures)
+        texts = (
+            each.text(figure.form) if each else "-"
+            for each, figure in zip(spreads, scenario.figures, strict=True)
+        )
+        rows.append([peer, *texts])
+    for peer, outcomes in rounds.items():
         if peer in (OURS, CORE) or OURS not in rounds:
             continue
-        ratios = [
-            Spread.of(
-                ours[figure.key] / theirs[figure.key]
-                for ours, theirs in zip(rounds[OURS], each, strict=True)
-            ).text(".2f")
-            for figure in scenario.figures
+        pairs = [
+            (ours, theirs)
+            for ours, theirs in zip(rounds[OURS], outcomes, strict=True)
+            if not isinstance(ours, Failure) and not isinstance(theirs, Failure)
         ]
-        rows.append([f"{OURS}/{peer}", *ratios])
-    absent = [f"{peer}: {missing[peer]}" for peer in scenario.peers if peer in missing]
-    return [*table(rows), *absent, *filter(None, [scenario.note])]
+        if pairs:
+            ratios = (
+                Spread.of(ours[figure.key] / theirs[figure.key] for ours, theirs in pairs)
+                for figure in scenario.figures
+            )
+            rows.append([f"{OURS}/{peer}", *(ratio.text(".2f") for ratio in ratios)])
+    notes = ["", *map(trouble, rounds.values())]
+    noted = zip_longest(table(rows), notes, fillvalue="")
+    return [*(f"{row}  {note}".rstrip() for row, note in noted), *filter(None, [scenario.note])]
 
 
-def spread(rounds: Sequence[Figures], figure: Figure) -> Spread:
-    """Sum up one figure over the rounds, in its unit."""
-    return Spread.of(each[figure.key] / figure.scale for each in rounds)
+def spread(rounds: Sequence[Figures], figure: Figure) -> Spread | None:
+    """Sum up one figure over the rounds, in its unit, if there are any."""
+    return Spread.of(each[figure.key] / figure.scale for each in rounds) if rounds else None
 
 
 def chart(scenario: Scenario, rounds: Rounds) -> bars.Chart:
@@ -141,11 +161,19 @@ def chart(scenario: Scenario, rounds: Rounds) -> bars.Chart:
     better = "higher" if figure.higher_is_better else "lower"
     return bars.Chart(
         f"{scenario.title}: {figure.unit}, {better} is better",
-        [
-            bars.Bar(peer, spread(each, figure), spread(each, figure).text(figure.form))
-            for peer, each in rounds.items()
-        ],
+        [_bar(peer, outcomes, figure) for peer, outcomes in rounds.items()],
     )
+
+
+def _bar(peer: str, outcomes: Sequence[Outcome], figure: Figure) -> bars.Bar:
+    figures = measured(outcomes)
+    values = spread(figures, figure)
+    if values is None:
+        return bars.Bar(peer, None, trouble(outcomes))
+    text = values.text(figure.form)
+    if len(figures) < len(outcomes):
+        text += f", in {len(figures)} of {len(outcomes)} rounds"
+    return bars.Bar(peer, values, text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,8 +12,40 @@ from bench.multiplexers import CEILING, CORE, OURS, RIVALS
 Figures = Mapping[str, float]
 """What one multiplexer gave in one round."""
 
-Rounds = Mapping[str, Sequence[Figures]]
-"""The rounds of one scenario, by multiplexer."""
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one multiplexer gave no figures in one round."""
+
+    reason: str
+
+
+Outcome = Figures | Failure
+"""What came of one round of one multiplexer."""
+
+Rounds = Mapping[str, Sequence[Outcome]]
+"""The rounds of one scenario, by multiplexer: as many of each."""
+
+_REASON_LENGTH: Final = 80
+
+
+def measured(outcomes: Sequence[Outcome]) -> list[Figures]:
+    """Give the figures of those rounds that have some."""
+    return [outcome for outcome in outcomes if not isinstance(outcome, Failure)]
+
+
+def trouble(outcomes: Sequence[Outcome]) -> str:
+    """Say in one line how often a multiplexer failed, and why; nothing if it never did."""
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
+    if not reasons:
+        return ""
+    extent = f"failed in {len(reasons)} of {len(outcomes)} rounds"
+    if len(reasons) == len(outcomes):
+        extent = "not measured"
+    why = " ".join("; ".join(dict.fromkeys(reasons)).split())
+    if len(why) > _REASON_LENGTH:
+        why = f"{why[: _REASON_LENGTH - 3]}..."
+    return f"{extent}: {why}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +58,17 @@ class Figure:
     """What a unit is in the unit that was measured."""
     form: str
     higher_is_better: bool = True
+    may_be_zero: bool = False
+    """Whether 0 is a figure like others; else nothing was done, and nothing can be compared."""
+
+    def fault(self, value: object) -> str:
+        """Say what is wrong with a value that is no such figure; nothing if it is one."""
+        is_one = (
+            isinstance(value, int | float)
+            and math.isfinite(value)
+            and (value > 0 or (self.may_be_zero and value == 0))
+        )
+        return "" if is_one else f"{self.key} is {value!r}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +84,12 @@ class Scenario:
     note: str = ""
     """What is to be said of those who cannot."""
 
+    def outcome(self, answer: Mapping[str, Any]) -> Outcome:
+        """Take an answer as figures, if all that are wanted are there."""
+        faults = (figure.fault(answer.get(figure.key)) for figure in self.figures)
+        fault = next(filter(None, faults), None)
+        return answer if fault is None else Failure(fault)
+
 
 LINK_BYTES_PER_S: Final = 12.5e6
 """What the shaped link carries in a direction."""
@@ -49,7 +99,14 @@ _ALL: Final = (CEILING, OURS, *RIVALS)
 _BULK: Final = (Figure("bytes_per_s", "GB/s", 1e9, ".2f"), Figure("jain", "Jain", 1.0, ".4f"))
 _MESSAGES: Final = (Figure("messages_per_s", "M messages/s", 1e6, ".3f"),)
 _ALLOCATIONS: Final = (
-    Figure("allocations_per_message", "allocations", 1.0, ".3f", higher_is_better=False),
+    Figure(
+        "allocations_per_message",
+        "allocations",
+        1.0,
+        ".3f",
+        higher_is_better=False,
+        may_be_zero=True,
+    ),
 )
 _STREAM_BYTES: Final = (Figure("bytes_per_stream", "bytes", 1.0, ".0f", higher_is_better=False),)
 _CORE: Final = (Figure("ns_per_frame_and_side", "ns", 1.0, ".1f", higher_is_better=False),)
@@ -126,7 +183,9 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             Figure("max_ms", "longest ms", 1.0, ".2f", higher_is_better=False),
             Figure("kills", "kills", 1.0, ".0f"),
             Figure("bytes_written", "MB", 1e6, ".0f"),
-            Figure("bytes_lost", "bytes lost", 1.0, ".0f", higher_is_better=False),
+            Figure(
+                "bytes_lost", "bytes lost", 1.0, ".0f", higher_is_better=False, may_be_zero=True
+            ),
         ),
         peers=(OURS,),
         note=f"{', '.join(RIVALS)}: their streams end with their connection",
