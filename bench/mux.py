@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from bench import bars, goals, machine, multiplexers
 from bench.multiplexers import CORE, OURS, RIVALS, PeerError
-from bench.report import Spread, table
+from bench.report import Spread, ratio, table
 from bench.scenarios import SCENARIOS, Failure, measured, trouble
 
 if TYPE_CHECKING:
@@ -141,10 +141,10 @@ def lines(scenario: Scenario, rounds: Rounds) -> list[str]:
         ]
         if pairs:
             ratios = (
-                Spread.of(ours[figure.key] / theirs[figure.key] for ours, theirs in pairs)
+                Spread.of(ratio(ours[figure.key], theirs[figure.key]) for ours, theirs in pairs)
                 for figure in scenario.figures
             )
-            rows.append([f"{OURS}/{peer}", *(ratio.text(".2f") for ratio in ratios)])
+            rows.append([f"{OURS}/{peer}", *(each.text(".2f") for each in ratios)])
     notes = ["", *map(trouble, rounds.values())]
     noted = zip_longest(table(rows), notes, fillvalue="")
     return [*(f"{row}  {note}".rstrip() for row, note in noted), *filter(None, [scenario.note])]

@@ -310,6 +310,8 @@ def _problem(options: Options) -> str | None:
         )
     if not Path(cmgmux.__file__).is_relative_to(sys.prefix):
         return f"{cmgmux.__file__} is not an installed release build; run this by `make bench`"
+    if options.clients < 2:
+        return "--clients must be at least 2: memory is what more clients take than fewer"
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < (fits := 2 * options.clients + _DESCRIPTORS_BESIDE_CLIENTS):

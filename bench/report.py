@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Final
@@ -47,6 +48,13 @@ class Spread:
     def text(self, form: str) -> str:
         """Write it with the format `form`, as median (lowest..highest)."""
         return f"{self.median:{form}} ({self.lowest:{form}}..{self.highest:{form}})"
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """Divide our figure by theirs: nothing is as much as nothing, and all else infinitely more."""
+    if theirs == 0:
+        return 1.0 if ours == 0 else math.copysign(math.inf, ours)
+    return ours / theirs
 
 
 def throughput_lines(results: Sequence[Throughput]) -> list[str]:
@@ -106,7 +114,9 @@ def speed_lines(transfers: Sequence[Bulk], admitted: Sequence[Handshakes]) -> li
         rows.append([side, *spreads])
     ratios = [
         Spread.of(
-            value / values[RIVAL, number] for (at, number), value in values.items() if at == OURS
+            ratio(value, values[RIVAL, number])
+            for (at, number), value in values.items()
+            if at == OURS
         ).text(".2f")
         for _, _, values in columns
     ]
@@ -166,7 +176,7 @@ def throughput_ratio(
     """Compare a figure of ours with that of a rival, round by round."""
     rivals = {result.round: take(result) for result in results if result.side == rival}
     ours = [result for result in results if result.side == OURS]
-    return Spread.of(take(result) / rivals[result.round] for result in ours)
+    return Spread.of(ratio(take(result), rivals[result.round]) for result in ours)
 
 
 def memory_ratio(results: Sequence[Memory], part: str, state: State) -> Spread:
@@ -178,7 +188,7 @@ def memory_ratio(results: Sequence[Memory], part: str, state: State) -> Spread:
         if result.side == RIVAL
     }
     ours = [result for result in alike if result.side == OURS]
-    return Spread.of(result.bytes_per_client[part] / rivals[result.round] for result in ours)
+    return Spread.of(ratio(result.bytes_per_client[part], rivals[result.round]) for result in ours)
 
 
 def _cpu_us(result: Throughput) -> float:
