@@ -56,7 +56,7 @@ def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[
     print("\n".join(facts.lines()), flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Rounds] = {}
-    charts = []
+    plots: list[bars.Chart] = []
     with options.output.open("w") as output:
         journal = Journal(output, facts.to_json())
         for name in names:
@@ -64,11 +64,11 @@ def _run(names: Sequence[str], options: argparse.Namespace, arguments: Sequence[
             results[name] = measure(name, options, built.missing, journal)
             text = lines(scenario, results[name])
             print(f"\n{name}: {scenario.title}\n" + "\n".join(text), flush=True)
-            charts.append(chart(scenario, results[name]))
+            plots += charts(scenario, results[name])
     verdict = goals.verdict(results)
     print("\n" + "\n".join(verdict))
     page = options.output.with_suffix(".html")
-    page.write_text(bars.page("cmgmux and other multiplexers", facts.lines(), charts, verdict))
+    page.write_text(bars.page("cmgmux and other multiplexers", facts.lines(), plots, verdict))
     print(f"\nraw rounds: {options.output}\nplots: {page}")
     has_failed = any(
         trouble(outcomes)
@@ -155,14 +155,15 @@ def spread(rounds: Sequence[Figures], figure: Figure) -> Spread | None:
     return Spread.of(each[figure.key] / figure.scale for each in rounds) if rounds else None
 
 
-def chart(scenario: Scenario, rounds: Rounds) -> bars.Chart:
-    """Give the first figure of a scenario as bars."""
-    figure = scenario.figures[0]
-    better = "higher" if figure.higher_is_better else "lower"
-    return bars.Chart(
-        f"{scenario.title}: {figure.unit}, {better} is better",
-        [_bar(peer, outcomes, figure) for peer, outcomes in rounds.items()],
-    )
+def charts(scenario: Scenario, rounds: Rounds) -> list[bars.Chart]:
+    """Give each figure of a scenario as bars."""
+    return [
+        bars.Chart(
+            f"{scenario.title}: {figure.label()}",
+            [_bar(peer, outcomes, figure) for peer, outcomes in rounds.items()],
+        )
+        for figure in scenario.figures
+    ]
 
 
 def _bar(peer: str, outcomes: Sequence[Outcome], figure: Figure) -> bars.Bar:

@@ -57,9 +57,16 @@ class Figure:
     scale: float
     """What a unit is in the unit that was measured."""
     form: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """`None` for what says only how much was measured."""
     may_be_zero: bool = False
     """Whether 0 is a figure like others; else nothing was done, and nothing can be compared."""
+
+    def label(self) -> str:
+        """Write what it is, and which way is better."""
+        if self.higher_is_better is None:
+            return self.unit
+        return f"{self.unit}, {'higher' if self.higher_is_better else 'lower'} is better"
 
     def fault(self, value: object) -> str:
         """Say what is wrong with a value that is no such figure; nothing if it is one."""
@@ -123,7 +130,7 @@ def _shaped(buffer_bytes: int) -> Scenario:
     return Scenario(
         f"echo under bulk, 100 Mbit/s, 20 ms, queue of {buffer_bytes // _KIB} KiB",
         {"scenario": "echo", "path": {"shaped": shape}},
-        _ECHO,
+        (*_ECHO, Figure("bulk_bytes_per_s", "share of the link", LINK_BYTES_PER_S, ".2f")),
     )
 
 
@@ -181,8 +188,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         (
             Figure("median_ms", "ms", 1.0, ".2f", higher_is_better=False),
             Figure("max_ms", "longest ms", 1.0, ".2f", higher_is_better=False),
-            Figure("kills", "kills", 1.0, ".0f"),
-            Figure("bytes_written", "MB", 1e6, ".0f"),
+            Figure("kills", "kills", 1.0, ".0f", higher_is_better=None),
+            Figure("bytes_written", "MB", 1e6, ".0f", higher_is_better=None),
             Figure(
                 "bytes_lost", "bytes lost", 1.0, ".0f", higher_is_better=False, may_be_zero=True
             ),

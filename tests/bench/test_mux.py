@@ -158,3 +158,30 @@ def test_a_run_in_which_everybody_fails_ends_with_verdict_and_page(peers: Peers)
     assert peers.run("idle", rounds=1) == 1
     (chart,) = peers.charts().values()
     assert "<rect" not in chart
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_page_plots_each_column_of_the_table(
+    peers: Peers, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert peers.run(name, rounds=1) == 0
+    table = capsys.readouterr().out.split(SCENARIOS[name].title + "\n")[1]
+    columns = re.split(r" {2,}", table.splitlines()[0].strip())
+    plotted = [title.removeprefix(SCENARIOS[name].title + ": ") for title in peers.charts()]
+    assert [title.split(",")[0] for title in plotted] == columns
+
+
+def test_what_a_link_carries_is_plotted_beside_the_times(peers: Peers) -> None:
+    peers.answers = {("cmgmux", 1): {"bulk_bytes_per_s": 12.5e6}}
+    assert peers.run("shaped-256k", rounds=1) == 0
+    charts = {title.split(": ")[1]: svg for title, svg in peers.charts().items()}
+    assert "12.50 (12.50..12.50)" in bar(charts["bulk MB/s, higher is better"], "cmgmux")
+    assert "1.00 (1.00..1.00)" in bar(charts["share of the link, higher is better"], "cmgmux")
+    assert "p99 ms, lower is better" in charts
+
+
+def test_how_much_was_measured_is_not_called_better_or_worse(peers: Peers) -> None:
+    assert peers.run("killed", rounds=1) == 0
+    titles = [title.split(": ")[1] for title in peers.charts()]
+    assert "kills" in titles
+    assert "bytes lost, lower is better" in titles
