@@ -19,12 +19,15 @@ use cmgmux_mux::{
 
 type Path = (&'static str, fn(usize));
 
-const PATHS: [Path; 6] = [
+const PATHS: [Path; 9] = [
     ("codec", codec),
     ("small", small),
     ("crowd", crowd),
     ("bulk", bulk),
     ("churn", churn),
+    ("crowd-churn", crowd_churn),
+    ("reset", reset),
+    ("crowd-reset", crowd_reset),
     ("resume", resume),
 ];
 
@@ -113,20 +116,58 @@ fn bulk(units: usize) {
 
 /// A stream opened, used for a byte, and closed from both ends.
 fn churn(units: usize) {
+    lives(units, 0, close);
+}
+
+/// The same beside many streams that are silent.
+fn crowd_churn(units: usize) {
+    lives(units, SILENT, close);
+}
+
+/// A stream opened, used for a byte, and abandoned: a RESET and a STOP, and the RESET that answers.
+fn reset(units: usize) {
+    lives(units, 0, abandon);
+}
+
+/// The same beside many streams that are silent.
+fn crowd_reset(units: usize) {
+    lives(units, SILENT, abandon);
+}
+
+/// Streams opened one after the other beside `silent` ones; `end` sees to it that each is over at both
+/// ends before the next.
+fn lives(units: usize, silent: usize, end: fn(&mut Pair, StreamId)) {
     let mut pair = Pair::new();
+    for _ in 0..silent {
+        pair.open();
+    }
+    pair.settle();
     for _ in 0..units {
         let id = pair.open();
-        pair.from.channel.send(id, Bytes::from_static(b"x"), End::Stream).unwrap();
-        pair.settle();
-        pair.to.channel.send(id, Bytes::from_static(b"y"), End::Stream).unwrap();
-        pair.settle();
-        for end in [&mut pair.from, &mut pair.to] {
-            end.channel.release(id);
-        }
+        end(&mut pair, id);
         pair.to.channel.complete();
         pair.settle();
     }
-    assert_eq!(pair.from.channel.counters().live, 0);
+    for endpoint in [&pair.from, &pair.to] {
+        assert_eq!(endpoint.channel.counters().live as usize, silent);
+    }
+}
+
+/// One end says a byte and that it was the last, then the other.
+fn close(pair: &mut Pair, id: StreamId) {
+    pair.from.channel.send(id, Bytes::from_static(b"x"), End::Stream).unwrap();
+    pair.settle();
+    pair.to.channel.send(id, Bytes::from_static(b"y"), End::Stream).unwrap();
+    pair.settle();
+}
+
+/// The end that opened says a byte, then that it neither sends nor takes more.
+fn abandon(pair: &mut Pair, id: StreamId) {
+    pair.from.channel.send(id, Bytes::from_static(b"x"), End::None).unwrap();
+    pair.settle();
+    pair.from.channel.reset(id, StreamCode::CANCELLED);
+    pair.from.channel.stop(id, StreamCode::CANCELLED);
+    pair.settle();
 }
 
 /// The link dies with a message of each stream on its way, and the channel moves to another.
