@@ -109,9 +109,9 @@ class GatedPath:
             self.wait_connected()
             yield self
 
-    def start_gateway(self) -> Service:
+    def start_gateway(self, name: str = "gateway") -> Service:
         """Start the gateway instance, or start it again; wait until it serves."""
-        return self._start("gateway", "gateway", self.gateway_settings).started()
+        return self._start(name, "gateway", self.gateway_settings).started()
 
     def start_point(self) -> Service:
         """Start the connection point, or start it again; wait until it serves its status."""

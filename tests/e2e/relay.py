@@ -49,9 +49,10 @@ class Relay:
         """Where it listens."""
         return f"{HOST}:{self._listener.getsockname()[1]}"
 
-    def cut(self) -> None:
-        """End every connection with a reset on both sides, as a broken network does."""
-        sockets, self._sockets = self._sockets, []
+    def cut(self, oldest: int | None = None) -> None:
+        """End every connection, or the oldest ones, with a reset on both sides, as networks do."""
+        sockets = self._sockets[: None if oldest is None else 2 * oldest]
+        self._sockets = self._sockets[len(sockets) :]
         for each in sockets:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
             # A thread that reads keeps the socket open; this wakes it.

@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,6 +216,26 @@ def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath)
     ):
         read_all(stranger)
     check_counted(path, "tls", before)
+
+
+def test_strangers_who_say_nothing_keep_nobody_out(path: GatedPath) -> None:
+    with ExitStack() as crowd:
+        silent = [
+            crowd.enter_context(
+                socket.create_connection(split(path.channels), timeout=DEADLINE_S)
+            )
+            for _ in range(600)
+        ]
+        path.start_point()
+        path.wait_connected()
+        assert read_all(silent[0]) == b"", "the oldest had to go"
+        record = path.gateway.wait_for_record("link refused", "512 links are being checked")
+        assert (record["reason"], record["level"]) == ("crowded", "warning")
+        path.gateway.wait_for(
+            "one for each that is too many",
+            lambda status: status["links"]["refused"].get("crowded", 0) >= 600 - 512,
+        )
+        check_unharmed(path)
 
 
 def greeting(path: GatedPath, text: bytes) -> bytes:

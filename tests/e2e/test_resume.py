@@ -12,7 +12,7 @@ import pytest
 from cmgmux.demo.push import push_to_each
 from tests.e2e.path import GatedPath, links_up, mapping, read_past
 from tests.e2e.played import dialled, next_frame, resume
-from tests.e2e.processes import wait_until
+from tests.e2e.processes import free_address, wait_until
 from tests.e2e.refusals import check_refusal, check_unharmed
 from tests.e2e.relay import Relay
 from tests.e2e.roles import MEBIBYTE, SampleRole
@@ -116,6 +116,30 @@ def test_a_file_and_an_upload_arrive_whole_over_links_that_are_cut(
     echoed = json.loads(answer.text)
     assert (echoed["length"], echoed["sha256"]) == (32 * MEBIBYTE, digest(upload))
     check_unharmed(path)
+
+
+# R-HELLO-12
+def test_the_first_channel_to_a_new_run_of_an_instance_ends_those_to_the_run_before(
+    path: GatedPath, relay: Relay
+) -> None:
+    path.gateway_settings |= {
+        "listen": free_address(),
+        "channel_listen": free_address(),
+        "admin_socket": "new.sock",
+    }
+    new = path.start_gateway("new-gateway")
+    run = new.status()["boot_id"]
+    relay.target = path.gateway_settings["channel_listen"]
+    # The former run lives, and the other link to it as well.
+    relay.cut(oldest=1)
+
+    def is_new(status: dict[str, Any]) -> bool:
+        shown = status["instances"][0]["channels"]
+        return [channel.get("instance_boot_id") for channel in shown] == [run] * SHARDS
+
+    path.point.wait_for("all channels to lead to the new run", is_new)
+    path.gateway.wait_for("none to the former", lambda status: status["channels"] == [])
+    assert path.gateway.status()["channel_ends"].get("closed_by_peer_replaced") == 1
 
 
 def digest(file: Path) -> str:
