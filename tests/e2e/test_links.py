@@ -221,9 +221,7 @@ def test_a_stranger_without_a_certificate_is_closed_and_counted(path: GatedPath)
 def test_strangers_who_say_nothing_keep_nobody_out(path: GatedPath) -> None:
     with ExitStack() as crowd:
         silent = [
-            crowd.enter_context(
-                socket.create_connection(split(path.channels), timeout=DEADLINE_S)
-            )
+            crowd.enter_context(socket.create_connection(split(path.channels), timeout=DEADLINE_S))
             for _ in range(600)
         ]
         path.start_point()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -118,6 +119,24 @@ def test_a_file_and_an_upload_arrive_whole_over_links_that_are_cut(
     check_unharmed(path)
 
 
+def test_a_gateway_that_stood_still_for_too_long_goes_on_where_it_was(
+    path: GatedPath, files: Files
+) -> None:
+    down = path.start_curl("/files/big", "--limit-rate", "16M")
+    wait_until("some of the file", lambda: down.body.stat().st_size > MEBIBYTE or None)
+    before = {channel["channel_id"] for channel in channels(path)}
+    os.kill(path.gateway.pid, signal.SIGSTOP)
+    try:
+        path.point.wait_for("the link to be given up", lambda status: status["links_lost"])
+    finally:
+        os.kill(path.gateway.pid, signal.SIGCONT)
+    assert down.finish().exit_status == 0
+    assert digest(down.body) == digest(files.folder / "big")
+    assert {channel["channel_id"] for channel in channels(path)} == before
+    assert sum(channel["resumes"] for channel in channels(path)) > 0
+    check_unharmed(path)
+
+
 # R-HELLO-12
 def test_the_first_channel_to_a_new_run_of_an_instance_ends_those_to_the_run_before(
     path: GatedPath, relay: Relay
@@ -138,8 +157,10 @@ def test_the_first_channel_to_a_new_run_of_an_instance_ends_those_to_the_run_bef
         return [channel.get("instance_boot_id") for channel in shown] == [run] * SHARDS
 
     path.point.wait_for("all channels to lead to the new run", is_new)
-    path.gateway.wait_for("none to the former", lambda status: status["channels"] == [])
-    assert path.gateway.status()["channel_ends"].get("closed_by_peer_replaced") == 1
+    path.gateway.wait_for(
+        "the former run to be told",
+        lambda status: status["channel_ends"] == {"closed_by_peer_replaced": 1},
+    )
 
 
 def digest(file: Path) -> str:
