@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cmgmux_mux::{CloseCode, ProtocolError, ResumeCode, Secret, StreamKind, UsageError};
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::book::{Book, Entry};
 use crate::driver::Driver;

@@ -6,11 +6,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use cmgmux_mux::{CloseCode, Counters, Expiry, ProtocolError, ResumeCode, Timestamp};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tracing::{debug, info, warn};
 
 use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
@@ -79,7 +79,7 @@ impl Driver {
             link: Some(link),
             input,
             alarm,
-            timer: Box::pin(tokio::time::sleep_until(alarm.into())),
+            timer: Box::pin(tokio::time::sleep_until(alarm)),
             wake: VecDeque::new(),
             output_waits: false,
             ended: None,
@@ -331,11 +331,11 @@ impl Driver {
         // cost more.
         if next < self.alarm || self.alarm <= Instant::now() {
             self.alarm = next;
-            self.timer.as_mut().reset(next.into());
+            self.timer.as_mut().reset(next);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             self.alarm = Instant::now() + OVERDUE;
-            self.timer.as_mut().reset(self.alarm.into());
+            self.timer.as_mut().reset(self.alarm);
         }
     }
 
