@@ -116,8 +116,8 @@ fn a_sleeping_reader_holds_its_writer_and_nobody_else() {
 }
 
 #[test]
-fn a_killed_link_ends_every_stream_with_its_reason() {
-    with_channel("killed", |point, instance| async move {
+fn a_close_ends_every_stream_with_its_reason() {
+    with_channel("close", |point, instance| async move {
         let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
         send.send(Bytes::from_static(b"x"), End::None).unwrap();
         let mut incoming = point.accept().await.unwrap();
