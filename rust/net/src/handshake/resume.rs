@@ -79,8 +79,7 @@ impl ResumeOffer {
 
     /// Whether the sender knows `secret`. Takes the same time for a right proof and a wrong one.
     pub(crate) fn is_proof_of(&self, secret: &Secret) -> bool {
-        let message = message(&self.resume, &self.exporter);
-        hmac::verify(&key(secret), &message, &self.resume.proof).is_ok()
+        is_proven(&self.resume, &self.exporter, secret)
     }
 
     /// Does the work of a check whose outcome is known to be no, so that the time of an answer does
@@ -120,8 +119,7 @@ pub(crate) async fn claim_link(
     let exporter = exporter(link.tls())?;
     let mut resume =
         Resume { channel_id: channel_id.0, claim: claim(), nonce: random_bytes(), proof: [0; 32] };
-    let proof = hmac::sign(&key(secret), &message(&resume, &exporter));
-    resume.proof.copy_from_slice(proof.as_ref());
+    prove(&mut resume, &exporter, secret);
     say(&mut link, &resume.encode()).await?;
     let mut input = BytesMut::new();
     let (_, body) = read_frame(&mut link, &mut input, &[kind::RESUMED], "RESUMED").await?;
@@ -134,6 +132,15 @@ pub(crate) async fn claim_link(
         return Err(ProtocolError::Malformed { frame: "RESUMED", what }.into());
     }
     Ok(NewLink { tls: detach(link)?, input, step: Step::Answered(resumed) })
+}
+
+fn prove(resume: &mut Resume, exporter: &[u8; 32], secret: &Secret) {
+    let proof = hmac::sign(&key(secret), &message(resume, exporter));
+    resume.proof.copy_from_slice(proof.as_ref());
+}
+
+fn is_proven(resume: &Resume, exporter: &[u8; 32], secret: &Secret) -> bool {
+    hmac::verify(&key(secret), &message(resume, exporter), &resume.proof).is_ok()
 }
 
 fn key(secret: &Secret) -> hmac::Key {
@@ -157,4 +164,41 @@ fn message(resume: &Resume, exporter: &[u8; 32]) -> Vec<u8> {
 fn exporter(tls: &Connection) -> Result<[u8; 32], HandshakeError> {
     tls.export_keying_material([0; 32], EXPORTER_LABEL, None)
         .map_err(|error| HandshakeError::Tls(format!("no keying material to export: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use cmgmux_mux::frame::HEADER_BYTES;
+
+    use super::*;
+
+    /// `bytes` with one bit after the other changed.
+    fn changed<const N: usize>(bytes: [u8; N]) -> impl Iterator<Item = (usize, [u8; N])> {
+        (0..8 * N).map(move |bit| {
+            let mut changed = bytes;
+            changed[bit / 8] ^= 1 << (bit % 8);
+            (bit, changed)
+        })
+    }
+
+    #[test]
+    fn j3_a_resume_with_any_bit_changed_proves_nothing() {
+        let (exporter, secret) = (random_bytes(), Secret(random_bytes()));
+        let claim = Claim { epoch: 1, rx_pos: 1 << 40, tx_first: 7 };
+        let mut resume =
+            Resume { channel_id: random_bytes(), claim, nonce: random_bytes(), proof: [0; 32] };
+        prove(&mut resume, &exporter, &secret);
+        assert!(is_proven(&resume, &exporter, &secret));
+        let body: [u8; 76] = resume.encode()[HEADER_BYTES..].try_into().unwrap();
+        for (bit, body) in changed(body) {
+            let resume = Resume::decode(&body).unwrap();
+            assert!(!is_proven(&resume, &exporter, &secret), "bit {bit} of the body");
+        }
+        for (bit, exporter) in changed(exporter) {
+            assert!(!is_proven(&resume, &exporter, &secret), "bit {bit} of the link's key");
+        }
+        for (bit, secret) in changed(secret.0) {
+            assert!(!is_proven(&resume, &exporter, &Secret(secret)), "bit {bit} of the secret");
+        }
+    }
 }
