@@ -6,6 +6,7 @@ mod channel;
 mod cost;
 mod endings;
 mod memory;
+mod pair;
 mod played;
 mod relay;
 mod resume;

@@ -1,122 +1,24 @@
 //! A channel outlives its links, over real TLS.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use cmgmux_mux::frame::{HEADER_BYTES, Header};
 use cmgmux_mux::{Claim, Resume, Resumed};
-use cmgmux_net::tls::{channel_acceptor, server_name};
+use cmgmux_net::tls::channel_acceptor;
 use cmgmux_net::{
-    Arrival, Channel, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
+    Arrival, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
     StreamError, StreamKind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
-use crate::relay::{Cut, Relay};
-use crate::world::{
-    DEADLINE, Lapse, Pki, accept_all, arrival, both_ends, listener, pattern, read_all, run,
-    run_within,
-};
-
-/// Both ends of a channel, and the way between them; the instance accepts every proven link.
-struct World {
-    pki: Rc<Pki>,
-    relay: Relay,
-    point: Channel,
-    instance: Channel,
-}
-
-impl World {
-    async fn new(name: &str) -> Self {
-        let pki = Rc::new(Pki::new(name));
-        let (listener, address) = listener();
-        let relay = Relay::to(address);
-        let mut started = accept_all(&pki, listener, Arc::default());
-        let (point, driver) =
-            Channel::start(pki.dial(relay.address, "point").await.unwrap(), &Arc::default())
-                .unwrap();
-        spawn_local(driver);
-        let instance = started.recv().await.unwrap();
-        Self { pki, relay, point, instance }
-    }
-
-    /// Resumes the channel whenever its link is lost.
-    fn keep(&self) {
-        let (pki, point, address) = (Rc::clone(&self.pki), self.point.clone(), self.relay.address);
-        spawn_local(async move {
-            loop {
-                point.needs_link().await;
-                // An attempt whose link is cut is made again.
-                let _ = resume(&pki, &point, address, "point").await;
-            }
-        });
-    }
-
-    async fn resume(&self) -> Result<(), HandshakeError> {
-        resume(&self.pki, &self.point, self.relay.address, "point").await
-    }
-
-    /// Waits until both ends have a link, and have moved `resumes` times.
-    async fn wait_resumed(&self, resumes: u64) {
-        for end in [&self.point, &self.instance] {
-            while end.outage().is_some() || end.stats().resumes < resumes {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    /// Sends and echoes bytes and compares them.
-    async fn echo(&self, bytes: usize, seed: u8) {
-        let (mut send, mut recv) = loop {
-            let possible = self.instance.opens_possible();
-            match self.instance.try_open(StreamKind::Exchange) {
-                Err(OpenError::Detached) => possible.await,
-                opened => break opened.unwrap(),
-            }
-        };
-        let expected = pattern(bytes, seed);
-        let writing = async {
-            for piece in expected.chunks(10_000) {
-                send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
-            }
-            send.write(Bytes::new(), End::Stream).await.unwrap();
-        };
-        let ((), read) = tokio::join!(writing, read_all(&mut recv));
-        assert!(read.unwrap() == expected, "stream {seed} came back changed");
-    }
-
-    fn serve_echoes(&self) {
-        let point = self.point.clone();
-        spawn_local(async move {
-            while let Some(incoming) = point.accept().await {
-                let (mut send, mut recv) = (incoming.send, incoming.recv);
-                spawn_local(async move {
-                    while let Some(chunk) = recv.chunk().await.unwrap() {
-                        send.write(chunk.data, chunk.end).await.unwrap();
-                    }
-                });
-            }
-        });
-    }
-}
-
-async fn resume(
-    pki: &Pki,
-    point: &Channel,
-    address: SocketAddr,
-    who: &str,
-) -> Result<(), HandshakeError> {
-    let socket = TcpStream::connect(address).await.unwrap();
-    let name = server_name("localhost", "server_name").unwrap();
-    point.resume_over(socket, pki.dialer(who), name).await
-}
+use crate::pair::{World, resume};
+use crate::relay::Cut;
+use crate::world::{DEADLINE, Lapse, Pki, arrival, both_ends, listener, read_all, run, run_within};
 
 /// Links to kill: `KILLS`, or a few.
 fn kills() -> usize {

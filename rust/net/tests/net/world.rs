@@ -5,6 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,8 +25,8 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::UnixTime;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::timeout;
 
 /// Far beyond what anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -56,7 +59,10 @@ impl TimeProvider for Fast {
 
 impl Pki {
     pub(crate) fn new(test: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("cmgmux-net-{test}-{}", std::process::id()));
+        // Tests run at once, and some have the same name.
+        static PKIS: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), PKIS.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(format!("cmgmux-net-{test}-{process}-{number}"));
         std::fs::create_dir_all(&folder).unwrap();
         let pki = Self { folder, lapse: Cell::new(None) };
         let gateway = Authority::create("gateway", 30).unwrap();
@@ -235,9 +241,23 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
     run_within(DEADLINE, test);
 }
 
+/// As [`run`], with a deadline of its own. It is one of real time, whatever the test does to its clock.
 pub(crate) fn run_within(deadline: Duration, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async { timeout(deadline, test).await.expect("in time") });
+    let (running, is_over) = channel::<()>();
+    let (late, is_late) = oneshot::channel();
+    thread::spawn(move || {
+        if is_over.recv_timeout(deadline) == Err(RecvTimeoutError::Timeout) {
+            let _ = late.send(());
+        }
+    });
+    LocalSet::new().block_on(&runtime, async {
+        tokio::select! {
+            () = test => {}
+            Ok(()) = is_late => panic!("not in time"),
+        }
+    });
+    drop(running);
 }
 
 pub(crate) async fn read_all(recv: &mut RecvStream) -> Result<Vec<u8>, StreamError> {
