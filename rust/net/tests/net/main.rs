@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "test code may panic")]
 
 mod channel;
+mod clock;
 mod cost;
 mod endings;
+mod lost;
 mod memory;
 mod pair;
 mod played;

@@ -13,6 +13,7 @@ use cmgmux_net::{Channel, CloseCode, Hello, Ledger, Limits};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -96,6 +97,7 @@ pub(crate) struct Played {
     pub(crate) instance: Channel,
     pub(crate) link: client::TlsStream<TcpStream>,
     pub(crate) agreed: HelloOk,
+    started: UnboundedReceiver<Channel>,
 }
 
 impl Played {
@@ -107,12 +109,14 @@ impl Played {
         let pki = Rc::new(Pki::new(test));
         let (listener, address) = listener();
         let mut started = accept_all(&pki, listener, ledger);
-        let mut link = dial(address, pki.dialer("point")).await;
-        link.write_all(&hello()).await.unwrap();
-        let (_, body) = read_frame(&mut link).await.unwrap();
-        let agreed = HelloOk::decode(&body).unwrap();
-        let instance = started.recv().await.unwrap();
-        Self { pki, address, instance, link, agreed }
+        let (link, agreed, instance) = greet(&pki, address, &mut started).await;
+        Self { pki, address, instance, link, agreed, started }
+    }
+
+    /// Opens another channel and forgets the one that there was.
+    pub(crate) async fn greet(&mut self) {
+        (self.link, self.agreed, self.instance) =
+            greet(&self.pki, self.address, &mut self.started).await;
     }
 
     /// Sees that the channel is still on its first link; how many bytes that took.
@@ -152,6 +156,18 @@ impl Played {
         assert_eq!(header.kind, kind::RESUMED);
         (link, Resumed::decode(&body).unwrap())
     }
+}
+
+/// A link on which the instance has answered HELLO, and the channel that it has started.
+async fn greet(
+    pki: &Pki,
+    address: SocketAddr,
+    started: &mut UnboundedReceiver<Channel>,
+) -> (client::TlsStream<TcpStream>, HelloOk, Channel) {
+    let mut link = dial(address, pki.dialer("point")).await;
+    link.write_all(&hello()).await.unwrap();
+    let (_, body) = read_frame(&mut link).await.unwrap();
+    (link, HelloOk::decode(&body).unwrap(), started.recv().await.unwrap())
 }
 
 pub(crate) async fn dial(

@@ -129,10 +129,20 @@ impl Pki {
         address: SocketAddr,
         who: &str,
     ) -> Result<Established, HandshakeError> {
+        self.dial_allowing(address, who, Limits::default()).await
+    }
+
+    /// As [`dial`](Self::dial), for a connection point that allows the instance no more than `limits`.
+    pub(crate) async fn dial_allowing(
+        &self,
+        address: SocketAddr,
+        who: &str,
+        limits: Limits,
+    ) -> Result<Established, HandshakeError> {
         let tls = self.dialer(who);
         let socket = TcpStream::connect(address).await.unwrap();
         let name = server_name("localhost", "server_name").unwrap();
-        let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [1; 16] };
+        let hello = Hello { limits, instance: 0, ordinal: 0, boot_id: [1; 16] };
         greet(socket, tls, name, hello).await
     }
 }
