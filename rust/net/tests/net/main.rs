@@ -6,6 +6,7 @@ mod channel;
 mod clock;
 mod cost;
 mod endings;
+mod liveness;
 mod lost;
 mod memory;
 mod pair;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::world::listener;
@@ -26,6 +27,15 @@ pub(crate) enum Cut {
     Drop,
 }
 
+/// A direction through the relay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// From the one that dials to the one that listens.
+    Forth,
+    /// From the one that listens to the one that dials.
+    Back,
+}
+
 /// Passes connections on to one address, for as long as the test runs.
 #[derive(Clone)]
 pub(crate) struct Relay {
@@ -38,6 +48,9 @@ struct State {
     links: RefCell<Vec<Link>>,
     /// Bytes that may still pass, and what happens then.
     fuse: Cell<Option<(usize, Cut)>>,
+    /// The way on which nothing passes for now.
+    stalled: Cell<Option<Way>>,
+    healed: Notify,
 }
 
 /// Both sockets of a link, beside the tasks that copy.
@@ -68,7 +81,10 @@ impl Relay {
             socket.set_nodelay(true).unwrap();
             tokio::io::split(tokio::net::TcpStream::from_std(socket).unwrap())
         });
-        let copying = [self.clone().copy(near.0, far.1), self.clone().copy(far.0, near.1)];
+        let copying = [
+            self.clone().copy(Way::Forth, near.0, far.1),
+            self.clone().copy(Way::Back, far.0, near.1),
+        ];
         let copying = copying.map(|copy| spawn_local(copy).abort_handle());
         self.state.links.borrow_mut().push(Link { sockets, copying });
     }
@@ -98,9 +114,30 @@ impl Relay {
         self.state.fuse.get().is_none()
     }
 
-    async fn copy(self, mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    /// Stops reading on this way, of every link that there is and will be.
+    pub(crate) fn stall(&self, way: Way) {
+        self.state.stalled.set(Some(way));
+    }
+
+    /// Goes on where it has stalled.
+    pub(crate) fn heal(&self) {
+        self.state.stalled.set(None);
+        self.state.healed.notify_waiters();
+    }
+
+    async fn copy(
+        self,
+        way: Way,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+    ) {
         let mut buffer = vec![0; 16 * 1024];
-        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        loop {
+            let read = from.read(&mut buffer).await;
+            while self.state.stalled.get() == Some(way) {
+                self.state.healed.notified().await;
+            }
+            let Ok(length @ 1..) = read else { break };
             let fuse = self.state.fuse.take();
             let (passed, cut) = match fuse {
                 Some((left, cut)) if left < length => (left, Some(cut)),
