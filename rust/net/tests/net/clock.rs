@@ -7,7 +7,7 @@ use tokio::task::yield_now;
 use tokio::time::advance;
 
 /// Yields to the other tasks and the sockets often enough for what has been started to be done.
-const TURNS: usize = 50;
+pub(crate) const TURNS: usize = 50;
 
 /// Does `work` while the clock stands still.
 pub(crate) async fn in_no_time<T>(work: impl Future<Output = T>) -> T {

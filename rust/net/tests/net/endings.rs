@@ -19,7 +19,7 @@ use crate::world::{Pki, answer, listener, run};
 
 /// An instance's channel with its driver, which nobody polls yet, and the connection point's end of
 /// its link, whose socket takes about `room` bytes before they are read.
-async fn undriven(
+pub(crate) async fn undriven(
     test: &str,
     room: u32,
 ) -> (Channel, impl Future<Output = EndReason> + use<>, TlsStream<TcpStream>) {

@@ -11,6 +11,7 @@ mod lost;
 mod memory;
 mod pair;
 mod played;
+mod polls;
 mod relay;
 mod resume;
 mod rules;
