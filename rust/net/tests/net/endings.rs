@@ -14,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use crate::clock::in_no_time;
 use crate::played::{close, dial_over, frame, hello, last_word, read_frame};
 use crate::world::{Pki, answer, listener, run};
 
@@ -88,6 +89,38 @@ fn a_peer_that_neither_reads_nor_closes_holds_up_an_end_for_two_seconds_at_most(
             drop(opened);
         });
     }
+}
+
+// R-CLOSE-4
+#[test]
+fn a_peer_that_goes_on_sending_behind_an_end_is_cut_after_sixteen_mebibytes() {
+    const READ: usize = 16 << 20;
+    /// What the two sockets may hold, and more.
+    const HELD: usize = 8 << 20;
+    run(async {
+        let (instance, driver, link) = undriven("endless", 65_536).await;
+        let mut driver = Box::pin(driver);
+        assert!(poll_once(driver.as_mut()).await.is_pending());
+        instance.close(CloseCode::INTERNAL, "by the test");
+        // Time stands still, so it is not time that cuts.
+        tokio::time::pause();
+        let ending = async {
+            assert!(matches!(driver.await, EndReason::Closed { .. }));
+        };
+        let (mut socket, _) = link.into_inner();
+        let sending = async move {
+            let mut sent = 0;
+            while sent <= READ + HELD {
+                match socket.write(&[7; 64 * 1024]).await {
+                    Ok(length) => sent += length,
+                    Err(_) => break,
+                }
+            }
+            sent
+        };
+        let ((), sent) = in_no_time(async { tokio::join!(ending, sending) }).await;
+        assert!((READ..READ + HELD).contains(&sent), "{sent} bytes were taken");
+    });
 }
 
 /// One look of the driver at everything that there is.
