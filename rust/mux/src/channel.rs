@@ -409,6 +409,15 @@ impl Channel {
         self.close.get_or_insert_with(|| (code, text.to_owned()));
     }
 
+    /// The channel is over: gives back the memory of all that was under way. It knows no stream from here on
+    /// and has nothing to write; its totals stay.
+    pub fn dispose(&mut self) {
+        let mut empty = Self::new(self.side, self.config.clone(), self.rx_at);
+        empty.ring.close();
+        let Self { counters, opens, accepted, .. } = *self;
+        *self = Self { counters, opens, accepted, completed: accepted, ..empty };
+    }
+
     /// Totals and present size.
     #[must_use]
     pub fn counters(&self) -> Counters {

@@ -100,6 +100,16 @@ impl Book {
         self.entries.get_mut(stream.0 as usize)
     }
 
+    /// Forgets the streams that nobody has taken: the channel has ended.
+    pub(crate) fn forget_untaken(&mut self) {
+        for (token, _) in std::mem::take(&mut self.incoming) {
+            if let Some(entry) = self.entries.get_mut(token.0 as usize) {
+                self.inboxes.clear(&mut entry.inbox);
+            }
+            self.entries.remove(token.0 as usize);
+        }
+    }
+
     /// Wakes everybody: the channel has ended.
     pub(crate) fn wake_all(&mut self) {
         for entry in self.entries.values_mut() {

@@ -366,11 +366,12 @@ impl Driver {
                 core.handle_written(now);
             }
         }
+        core.dispose();
         state.ended = Some(reason.clone());
         state.driver = None;
         state.new_link = None;
         state.outage = None;
-        state.book.incoming.clear();
+        state.book.forget_untaken();
         state.book.wake_all();
         self.wake.append(&mut state.book.wake);
         drop(state);
