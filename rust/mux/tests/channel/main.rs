@@ -15,6 +15,7 @@ mod floods;
 mod flow;
 mod frames;
 mod model;
+mod order;
 mod pair;
 mod resume;
 mod rules;

@@ -141,7 +141,7 @@ fn finish(pair: &mut Pair, model: &mut Model) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    // R-FRAME-9, R-DATA-3, R-OPEN-3, R-STREAM-1, R-STREAM-4
+    // R-DATA-3, R-OPEN-3, R-STREAM-1, R-STREAM-4
     #[test]
     fn readers_see_exactly_what_was_written(
         actions in vec((any::<bool>(), action()), 0..120),

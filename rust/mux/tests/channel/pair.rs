@@ -31,10 +31,22 @@ pub(crate) struct Seen {
     pub(crate) unread: Vec<usize>,
 }
 
+/// One thing that an application was told of a stream, or of all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Told {
+    Opened(StreamId),
+    Data(StreamId, Bytes, End),
+    Reset(StreamId, StreamCode),
+    Stopped(StreamId, StreamCode),
+    Tickets,
+}
+
 /// An application that records.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     pub(crate) streams: Vec<Seen>,
+    /// What it was told of all streams, in order.
+    pub(crate) told: Vec<Told>,
     pub(crate) accepted: Vec<usize>,
     pub(crate) tickets: u32,
     pub(crate) draining: Option<CloseCode>,
@@ -46,6 +58,10 @@ impl Recorder {
         let seen = &mut self.streams[token.0 as usize];
         assert!(!seen.retired && !seen.released, "called for a stream that is gone");
         seen
+    }
+
+    fn id(&self, token: Token) -> StreamId {
+        self.streams[token.0 as usize].id.expect("an id came with the stream")
     }
 
     pub(crate) fn add(&mut self) -> Token {
@@ -60,9 +76,11 @@ impl Application for Recorder {
         let seen = self.at(token);
         (seen.id, seen.kind) = (Some(id), Some(kind));
         self.accepted.push(token.0 as usize);
+        self.told.push(Told::Opened(id));
         token
     }
     fn data(&mut self, stream: Token, data: Bytes, end: End) {
+        self.told.push(Told::Data(self.id(stream), data.clone(), end));
         let seen = self.at(stream);
         assert_eq!((seen.ended, seen.reset), (0, None), "data behind the end");
         assert!(!seen.too_slow, "data for a stream that was given up");
@@ -87,12 +105,14 @@ impl Application for Recorder {
         seen.unread.clear();
     }
     fn reset(&mut self, stream: Token, code: StreamCode) {
+        self.told.push(Told::Reset(self.id(stream), code));
         let seen = self.at(stream);
         assert_eq!((seen.ended, seen.reset), (0, None), "a second end");
         seen.unread.clear();
         seen.reset = Some(code);
     }
     fn stopped(&mut self, stream: Token, code: StreamCode) {
+        self.told.push(Told::Stopped(self.id(stream), code));
         self.at(stream).stopped = Some(code);
     }
     fn writable(&mut self, stream: Token) {
@@ -102,6 +122,7 @@ impl Application for Recorder {
         self.at(stream).retired = true;
     }
     fn tickets(&mut self) {
+        self.told.push(Told::Tickets);
         self.tickets += 1;
     }
     fn draining(&mut self, code: CloseCode, _grace: Duration) {
