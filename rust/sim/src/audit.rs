@@ -59,6 +59,8 @@ struct Credit {
     allowed: u64,
     granted: u64,
     consumed: u64,
+    /// What was granted and not consumed when it was last granted.
+    window: u64,
 }
 
 impl Audit {
@@ -113,6 +115,14 @@ impl Audit {
     pub(crate) fn handle_consumed(&mut self, side: Side, id: StreamId, charge: u64) {
         let (to, _) = self.directions(side);
         to.streams.get_mut(&id).expect("data of a stream that was opened").consumed += charge;
+    }
+
+    /// Whether `side` has granted enough on a stream of which its application has used everything: half of
+    /// the window, which may have grown.
+    pub(crate) fn has_granted(&mut self, side: Side, id: StreamId) -> bool {
+        let (to, _) = self.directions(side);
+        let credit = to.streams.get(&id);
+        credit.is_none_or(|credit| credit.granted - credit.consumed >= to.window / 2)
     }
 
     /// The application of `side` has reset or stopped a stream.
@@ -223,6 +233,7 @@ impl Direction {
                     allowed: direction.window,
                     granted: direction.window,
                     consumed: 0,
+                    window: direction.window,
                 };
                 self.streams.insert(id, half(self));
                 reverse.streams.insert(id, half(reverse));
@@ -259,12 +270,20 @@ impl Direction {
         assert!(credit.allowed <= credit.granted, "{id} was allowed more than was granted");
     }
 
+    /// What is granted and not consumed is a window, to the byte: the one of before or twice that, or the
+    /// first one or twice that, because a window that becomes small again is not granted at once.
     fn grant(&mut self, id: StreamId, max: u64) {
-        let largest = self.max_window;
+        let (first, largest) = (self.window, self.max_window);
         let credit = self.streams.get_mut(&id).expect("credit of a stream that was opened");
         assert!(max >= credit.granted, "credit of {id} was taken back");
-        assert!(max <= credit.consumed + largest, "more than a window is granted to {id}");
-        credit.granted = max;
+        let window = max - credit.consumed;
+        let doubled = |window: u64| window.max((2 * window).min(largest));
+        let before = credit.window;
+        assert!(
+            [before, doubled(before), first, doubled(first)].contains(&window),
+            "{id} has {window} bytes of credit, which is no window: it had {before}"
+        );
+        (credit.granted, credit.window) = (max, window);
     }
 
     /// The sender of this direction applied a frame of the other one.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::book::Party;
+use super::book::{Party, Rx};
 use super::ends::NAMES;
 use super::{Event, POINT, SIDES, World};
 
@@ -86,6 +86,22 @@ impl World<'_> {
             live.applied
         );
         live.applied = if is_blocked { 0 } else { applied };
+        if !is_blocked && !live.is_closing && live.output.is_empty() {
+            self.check_credit(side);
+        }
+    }
+
+    /// Who has used everything that came has granted more, if little was left.
+    fn check_credit(&mut self, side: usize) {
+        let Some(live) = &self.processes[side].live else { return };
+        for (stream, parties) in self.book.parties.iter().enumerate() {
+            let party = &parties[side];
+            let Some(id) = party.id.filter(|_| !party.retired && !party.released) else { continue };
+            if party.rx == Rx::Open && party.unread.is_empty() {
+                let has_granted = self.audits[live.number].has_granted(NAMES[side], id);
+                assert!(has_granted, "stream {stream} gets no credit from {:?}", NAMES[side]);
+            }
+        }
     }
 
     /// A link counts as silent: something must have happened to it.
