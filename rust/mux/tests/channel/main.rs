@@ -8,6 +8,7 @@
 )]
 
 mod abuse;
+mod attempts;
 mod behaviour;
 mod crowd;
 mod drains;

@@ -114,7 +114,7 @@ impl Scene {
                 let Some((_, id)) = pick(stream) else { return };
                 self.said = self.said.wrapping_add(1);
                 let data = Bytes::from(vec![self.said; bytes]);
-                drop(self.ends(side).0.channel.send(id, data, ending));
+                let _ = self.ends(side).0.channel.send(id, data, ending);
             }
             Action::Reset { stream } => {
                 let Some((_, id)) = pick(stream) else { return };
@@ -180,7 +180,7 @@ impl Scene {
                     end.consume_all(number);
                     let seen = &end.app.streams[number];
                     if let (Some(id), false) = (seen.id, seen.retired) {
-                        drop(end.channel.send(id, Bytes::new(), End::Stream));
+                        let _ = end.channel.send(id, Bytes::new(), End::Stream);
                     }
                 }
                 while self.write(side) {}

@@ -69,23 +69,6 @@ fn j1_a_cut_at_any_byte_of_either_direction_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn j2_a_hundred_cuts_during_the_resume_lose_nothing() {
-    let (mut pair, request, answer) = conversation();
-    for round in 0..100 {
-        pair.cut();
-        pair.resume();
-        let point = pair.point.batch(pair.now);
-        pair.instance.wire.extend(point.unwrap_or_default());
-        let instance = pair.instance.batch(pair.now);
-        pair.point.wire.extend(instance.unwrap_or_default());
-        pair.instance.deliver(pair.now, round * 40).unwrap();
-        pair.point.deliver(pair.now, round * 9).unwrap();
-    }
-    assert_complete(&mut pair, &request, &answer, "after a hundred cuts");
-    assert_eq!(pair.point.channel.counters().resumes, 100);
-}
-
-#[test]
 fn whether_there_is_a_link_and_how_much_was_sent_again_can_be_asked() {
     let (mut pair, request, answer) = conversation();
     let mut again = [0; 2];
