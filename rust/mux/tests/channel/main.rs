@@ -18,6 +18,7 @@ mod frames;
 mod model;
 mod order;
 mod pair;
+mod positions;
 mod resume;
 mod rules;
 mod tables;
