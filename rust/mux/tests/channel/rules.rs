@@ -105,40 +105,6 @@ fn the_position_is_the_end_of_the_last_whole_tracked_frame() {
     assert_eq!((id, rx_pos), (77, tracked.len() as u64));
 }
 
-/// Delivers what is due without its untracked frames.
-fn pass_tracked(from: &mut Endpoint, to: &mut Endpoint, now: Timestamp) {
-    while let Some(batch) = from.batch(now) {
-        let tracked = split(&batch).into_iter().filter(|(header, _)| kind::is_tracked(header.kind));
-        to.wire.extend(tracked.flat_map(|(_, frame)| frame));
-    }
-    to.deliver(now, usize::MAX).unwrap();
-}
-
-// R-POS-4
-#[test]
-fn streams_deliver_the_same_without_any_untracked_frame() {
-    let mut pair = Pair::new(&Config::default());
-    let id = pair.instance.open().unwrap();
-    let data: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
-    let mut left = Bytes::from(data.clone());
-    for _ in 0..200 {
-        if !left.is_empty() && pair.instance.channel.has_room(id).unwrap() {
-            let piece = left.split_to(left.len().min(10_000));
-            let end = if left.is_empty() { End::Stream } else { End::Part };
-            pair.instance.channel.send(id, piece, end).unwrap();
-        }
-        let Pair { point, instance, now } = &mut pair;
-        pass_tracked(instance, point, *now);
-        pass_tracked(point, instance, *now);
-        if !pair.point.app.streams.is_empty() {
-            pair.point.consume_all(0);
-        }
-    }
-    let seen = &pair.point.app.streams[0];
-    assert!(seen.data == data, "{} of {} bytes", seen.data.len(), data.len());
-    assert_eq!((seen.parts.len(), seen.ended), (20, 1));
-}
-
 // R-ACK-3, R-ACK-4
 #[test]
 fn acknowledgements_wait_for_company_32_kib_or_25_ms_and_never_for_the_reader() {
