@@ -192,7 +192,22 @@ impl Plan {
         if one_in(&mut rng, 40) {
             plan.crowd(&mut rng);
         }
+        if one_in(&mut rng, 8) {
+            plan.squeeze(&mut rng);
+        }
         plan
+    }
+
+    /// Makes it a run in which half of the readers sleep, and the budgets are smaller than what is written.
+    fn squeeze(&mut self, rng: &mut Rng) {
+        let mut bytes = 0;
+        for application in self.streams.iter_mut().flat_map(|stream| &mut stream.applications) {
+            application.sleeps |= rng.bool();
+            bytes += application.bytes;
+        }
+        for sizes in &mut self.sizes {
+            sizes.budget_bytes = wide(rng, 100, 100 + bytes / 4);
+        }
     }
 
     /// Makes it a run of so many streams that what ends them does not fit into one batch: most of them

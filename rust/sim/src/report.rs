@@ -24,6 +24,8 @@ pub struct Report {
     pub channels: u64,
     /// Of them, those that had no link in time.
     pub expired: u64,
+    /// Streams given up at an end because what it holds unread was too much.
+    pub too_slow: u64,
     /// Frames received.
     pub frames: u64,
     /// Bytes received and compared with what was written.
@@ -41,6 +43,7 @@ impl AddAssign for Report {
         self.resumes += other.resumes;
         self.channels += other.channels;
         self.expired += other.expired;
+        self.too_slow += other.too_slow;
         self.frames += other.frames;
         self.compared_bytes += other.compared_bytes;
     }
@@ -49,11 +52,12 @@ impl AddAssign for Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seeds, virtual_ms, events, streams, link_deaths, silent, resumes, .. } = self;
-        let Self { channels, expired, frames, compared_bytes, .. } = self;
+        let Self { channels, expired, too_slow, frames, compared_bytes, .. } = self;
         write!(f, "{seeds} seeds, {} virtual seconds, {events} events, ", virtual_ms / 1_000)?;
         write!(f, "{link_deaths} link deaths ({silent} of them silent), {resumes} resumes, ")?;
         write!(f, "{channels} ends of channels ({expired} without a link in time), ")?;
-        write!(f, "{streams} streams, {frames} frames, {compared_bytes} bytes compared: ")?;
+        write!(f, "{streams} streams ({too_slow} read too slowly), {frames} frames, ")?;
+        write!(f, "{compared_bytes} bytes compared: ")?;
         write!(f, "0 lost, doubled, moved or mixed, 0 streams lost within the window")
     }
 }

@@ -98,6 +98,7 @@ impl<'a> World<'a> {
         world.report.seeds = 1;
         world.report.virtual_ms = world.now.as_micros() / 1_000;
         world.report.compared_bytes = world.book.compared_bytes;
+        world.report.too_slow = world.book.too_slow;
         world.report
     }
 

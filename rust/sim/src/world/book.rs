@@ -44,6 +44,8 @@ pub(super) struct Book {
     pub(super) ids: BTreeMap<(usize, StreamId), usize>,
     pub(super) sides: [Side; 2],
     pub(super) compared_bytes: u64,
+    /// Streams that were given up for the budget.
+    pub(super) too_slow: u64,
 }
 
 /// What concerns all streams of one end's channel.
@@ -148,6 +150,7 @@ impl Book {
             ids: BTreeMap::new(),
             sides: [side(0), side(1)],
             compared_bytes: 0,
+            too_slow: 0,
         }
     }
 
@@ -269,6 +272,7 @@ impl Application for View<'_> {
         side.unread -= party.charge();
         party.unread.clear();
         party.rx = Rx::TooSlow;
+        self.book.too_slow += 1;
         self.book.touch(self.side, stream);
     }
 
