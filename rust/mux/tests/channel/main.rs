@@ -15,6 +15,7 @@ mod drains;
 mod floods;
 mod flow;
 mod frames;
+mod indexes;
 mod losses;
 mod model;
 mod order;
