@@ -404,7 +404,8 @@ impl Channel {
         debug_assert!(self.completed <= self.accepted);
     }
 
-    /// Tells the peer that the channel ends, with the next output and nothing after it.
+    /// Tells the peer that the channel ends, with the next output and nothing after it. Without a link that
+    /// is for a new one which the channel cannot go on over.
     pub fn close(&mut self, code: CloseCode, text: &str) {
         self.close.get_or_insert_with(|| (code, text.to_owned()));
     }

@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::blocks::Blocks;
 use crate::frame::{HEADER_BYTES, Header, StreamId, kind};
+use crate::stream::Side;
 
 /// Size of a block for headers and small payloads.
 const BLOCK: usize = 64 * 1024;
@@ -72,9 +73,9 @@ impl Ring {
         self.encoded - self.acked
     }
 
-    /// The streams of the OPENs held, in order; `None` if what is held does not begin with a frame, because
-    /// the peer has acknowledged a part of one. Takes a look at every frame held.
-    pub(crate) fn opens(&self) -> Option<Vec<StreamId>> {
+    /// The streams of the OPENs held, in order; `None` if what is held does not begin with a frame of this
+    /// side, because the peer has acknowledged a part of one. Takes a look at every frame held.
+    pub(crate) fn opens(&self, side: Side) -> Option<Vec<StreamId>> {
         let mut opens = Vec::new();
         let mut next = self.acked;
         for Segment { bytes, end, .. } in &self.segments {
@@ -83,6 +84,9 @@ impl Ring {
                 let held = usize::try_from(*end - next).expect("a segment is in memory");
                 let header = Header::decode(&bytes[bytes.len() - held..]).ok().flatten()?;
                 if header.kind == kind::OPEN {
+                    if header.stream.initiator() != side.initiator() {
+                        return None;
+                    }
                     opens.push(header.stream);
                 }
                 next += header.frame_bytes() as u64;

@@ -54,7 +54,8 @@ impl Channel {
         }
         if self.taken_opens.is_none() {
             let position = self.ring.acked();
-            self.crossing = self.ring.opens().ok_or(ProtocolError::AckBoundary { position })?;
+            let opens = self.ring.opens(self.side);
+            self.crossing = opens.ok_or(ProtocolError::AckBoundary { position })?;
             self.refuse_unopened(app);
         }
         app.draining(code, grace);

@@ -29,13 +29,16 @@ impl Channel {
     /// [`handle_written`](Self::handle_written) before asking again.
     pub fn poll_output(&mut self, now: Timestamp, app: &mut impl Application) -> bool {
         debug_assert!(self.untracked.is_empty());
+        if self.ring.is_closed() {
+            return false;
+        }
         if let Some((code, text)) = self.close.take() {
             let close = Control::Close { code: code.0, text };
             close.encode(StreamId::CHANNEL, &mut self.untracked);
             self.ring.close();
             return true;
         }
-        if self.ring.is_closed() || !self.links.is_attached() {
+        if !self.links.is_attached() {
             return false;
         }
         if let Some(id) = self.pong.take() {

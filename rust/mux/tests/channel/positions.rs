@@ -276,7 +276,6 @@ proptest! {
 
 // R-ACK-2, R-GOAWAY-6
 #[test]
-#[ignore = "the core takes the OPEN for one of its own, tells of a refusal, and goes on with the stream"]
 fn j6_data_that_looks_like_an_open_ends_no_stream_for_the_application_alone() {
     let mut victim = Victim::new();
     let seen = victim.end.open().unwrap();
