@@ -238,11 +238,11 @@ impl Outage {
 }
 
 impl State {
-    /// Lets everybody be woken if the channel has been without a link for so long.
     fn is_draining(&self) -> bool {
         self.drain_until.is_some() || !self.core.accepts_opens()
     }
 
+    /// Lets everybody be woken if the channel has been without a link for so long.
     pub(crate) fn pass_outage_mark(&mut self) {
         let passed = self
             .outage
