@@ -16,7 +16,7 @@ mod request;
 mod response;
 mod role;
 
-pub use self::body::{BodyError, BodyEvent, BodyReader, take_piece};
+pub use self::body::{BodyError, BodyEvent, BodyReader, own_piece, take_piece};
 pub use self::request::{Request, RequestReader};
 pub use self::response::{
     CONTINUE, Circumstances, Frame, ResponseWriter, encode_interim, encode_switch,

@@ -69,7 +69,10 @@ impl LinkListener {
             };
             let (socket, address) =
                 accepted.map_err(|error| format!("the channel port is lost: {error}"))?;
-            let place = arrivals.enter(address.ip());
+            let place = tokio::select! {
+                () = thread.stop().requested() => return Ok(()),
+                place = arrivals.enter(address.ip()) => place,
+            };
             let context = Rc::clone(&context);
             thread.spawn(async move { context.receive(socket, address, place).await });
         }
@@ -247,8 +250,8 @@ impl Context {
 /// Why a stranger had to go.
 fn crowded() -> String {
     format!(
-        "more than {} links are being checked at a time, and the oldest ones from where most come from \
-         have to go: if these are not connection points, keep them from the channel port",
+        "more than {} links are being checked at a time, and the oldest strangers have to go: if many \
+         come from where no connection point is, keep them from the channel port",
         Arrivals::MOST
     )
 }

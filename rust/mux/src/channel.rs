@@ -292,8 +292,9 @@ impl Channel {
     ///
     /// # Errors
     ///
-    /// [`UsageError::QueueFull`] when there was no [room](Self::has_room) before or `data` is longer
-    /// than 16 MiB, [`UsageError::Closed`] after an end, a reset or the peer's stop,
+    /// [`UsageError::QueueFull`] when as many bytes as may be are queued, or twice as much
+    /// [charge](Config::queue_bytes), or `data` is longer than 16 MiB; never for the first call after
+    /// there was [room](Self::has_room). [`UsageError::Closed`] after an end, a reset or the peer's stop,
     /// [`UsageError::UnknownStream`] for a dead id.
     pub fn send(&mut self, id: StreamId, mut data: Bytes, end: End) -> Result<(), UsageError> {
         let limit = self.config.queue_bytes;
@@ -303,7 +304,8 @@ impl Channel {
         if slot.tx != TxState::Open {
             return Err(UsageError::Closed);
         }
-        if self.queues.charge(slot) >= u64::from(limit) || data.len() > MAX_CHUNK {
+        let is_full = slot.queued >= limit || self.queues.charge(slot) >= 2 * u64::from(limit);
+        if is_full || data.len() > MAX_CHUNK {
             return Err(UsageError::QueueFull);
         }
         while data.len() > MAX_BODY {

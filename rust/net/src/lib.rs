@@ -24,7 +24,7 @@ pub mod tls;
 
 pub use channel::{Channel, ChannelStats, EndReason, Incoming, LinkLoss, OUTAGE_MARKS, OpenError};
 pub use cmgmux_exchange::parts::End;
-pub use cmgmux_mux::{CloseCode, Hello, Limits, ResumeCode, StreamCode, StreamKind};
+pub use cmgmux_mux::{CloseCode, FRAME_CHARGE, Hello, Limits, ResumeCode, StreamCode, StreamKind};
 pub use handshake::{
     Arrival, Established, HANDSHAKE_TIMEOUT, HandshakeError, Offer, Peer, ResumeOffer, greet,
 };

@@ -111,8 +111,9 @@ impl Instance {
     /// that drains is to a process that still lives beside the new one.
     pub(crate) fn note_up(&self, ordinal: u8, channel: Channel, boot_id: Id) {
         let mut state = self.state.lock();
-        state.told = None;
-        for link in &state.links {
+        let State { links, told, .. } = &mut *state;
+        *told = None;
+        for link in &*links {
             if let Phase::Up { channel, boot_id: run } = &link.phase
                 && *run != boot_id
                 && !channel.is_draining()
@@ -120,11 +121,9 @@ impl Instance {
                 channel.close(CloseCode::REPLACED, "the instance has started anew");
             }
         }
-        drop(state);
-        self.with_link(ordinal, |link| {
-            link.phase = Phase::Up { channel, boot_id };
-            link.last_error = None;
-        });
+        let link = &mut links[usize::from(ordinal)];
+        link.phase = Phase::Up { channel, boot_id };
+        link.last_error = None;
     }
 
     /// A channel that has lost its link is about to be given another.

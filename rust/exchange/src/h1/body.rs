@@ -60,7 +60,7 @@ impl BodyReader {
         Ok(Self { state, room_bytes: max_bytes })
     }
 
-    /// Takes the next event off the front of `input`; data is not copied. `None` while more input
+    /// Takes the next event off the front of `input`; only little data is copied. `None` while more input
     /// is needed. Once the body is complete each call gives [`BodyEvent::End`] and takes nothing.
     ///
     /// # Errors
@@ -191,8 +191,7 @@ impl BodyReader {
     }
 }
 
-/// Takes up to `limit` bytes off the front of `input`. Few are copied: they may have to wait, and should
-/// not keep the whole of a large buffer alive meanwhile.
+/// Takes up to `limit` bytes off the front of `input`. Few are copied, as by [`own_piece`].
 pub fn take_piece(input: &mut BytesMut, limit: u64) -> Bytes {
     let bytes = usize::try_from(limit).unwrap_or(usize::MAX).min(input.len());
     if bytes >= SHARE_BYTES {
@@ -201,6 +200,13 @@ pub fn take_piece(input: &mut BytesMut, limit: u64) -> Bytes {
     let copy = Bytes::copy_from_slice(&input[..bytes]);
     input.advance(bytes);
     copy
+}
+
+/// Copies a small piece, which may have to wait and should not keep the whole of a large buffer alive
+/// meanwhile.
+#[must_use]
+pub fn own_piece(piece: Bytes) -> Bytes {
+    if piece.len() >= SHARE_BYTES { piece } else { Bytes::copy_from_slice(&piece) }
 }
 
 /// A body that is refused.

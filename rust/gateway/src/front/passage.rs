@@ -16,7 +16,9 @@ use bytes::Bytes;
 use cmgmux_exchange::head::{RequestHead, ResponseHead, is_safe};
 use cmgmux_exchange::parts::{Event, PartsError, Piece, Reader, Received, Writer};
 use cmgmux_exchange::refusal::{Reason, Refusal};
-use cmgmux_net::{Channel, End, OUTAGE_MARKS, RecvStream, SendStream, StreamCode, StreamError};
+use cmgmux_net::{
+    Channel, End, FRAME_CHARGE, OUTAGE_MARKS, RecvStream, SendStream, StreamCode, StreamError,
+};
 use http::{HeaderMap, Method, StatusCode};
 use tracing::debug;
 
@@ -24,8 +26,10 @@ use super::request::Admitted;
 use crate::router::{Opened, Router};
 use crate::sites::Site;
 
-/// What is kept of a request until its answer begins, in bytes.
+/// What is kept of a request until its answer begins, in bytes; less than a send queue takes at once.
 const MAX_KEPT_BYTES: usize = 48 * 1024;
+/// What a piece counts on top of its bytes.
+const PIECE_BYTES: usize = FRAME_CHARGE as usize;
 
 /// One request on its way, and its answer.
 pub(super) struct Passage {
@@ -219,7 +223,7 @@ impl Passage {
     fn pass(&mut self, piece: Piece) {
         let ends = piece.end == End::Stream;
         if let Some(again) = &mut self.again {
-            again.kept_bytes += piece.data.len();
+            again.kept_bytes += piece.data.len() + PIECE_BYTES;
             if again.kept_bytes > MAX_KEPT_BYTES {
                 self.again = None;
             } else {

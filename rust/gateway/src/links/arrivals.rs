@@ -1,16 +1,22 @@
 //! The links that are being checked: how many there may be, and who has to go when there are more.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
+use std::time::Duration;
 
+use cmgmux_net::shard::MAX_SHARDS;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 /// Links under way from accept until they are handed to their shard.
 #[derive(Default)]
 pub(super) struct Arrivals {
     state: RefCell<State>,
+    /// One has left.
+    left: Notify,
 }
 
 #[derive(Default)]
@@ -23,38 +29,73 @@ struct State {
 
 struct Stranger {
     origin: IpAddr,
+    since: Instant,
     crowded_out: Rc<Notify>,
 }
 
 impl Arrivals {
     /// Most links under way.
     pub(super) const MOST: usize = 512;
+    /// Time that a stranger has when others wait.
+    const PATIENCE: Duration = Duration::from_secs(1);
 
-    /// Enters one that has just been accepted. If that is one too many, a stranger has to go: of those
-    /// from where most of them come the oldest, so that strangers keep out nobody but one another.
-    pub(super) fn enter(self: &Rc<Self>, address: IpAddr) -> Place {
+    /// Waits until there is a place, and enters a link that has been accepted.
+    ///
+    /// If all places are taken, a stranger has to go, so that strangers keep out nobody but one another:
+    /// the oldest one from where most of them come, at once if they are more than the shards of a
+    /// connection point; otherwise the oldest of all, once it has had its time.
+    pub(super) async fn enter(self: &Rc<Self>, address: IpAddr) -> Place {
+        loop {
+            let left = self.left.notified();
+            let Err(due) = self.state.borrow_mut().make_room(Instant::now()) else { break };
+            tokio::select! {
+                () = left => {}
+                () = sleep_until(due) => {}
+            }
+        }
+        self.place(address)
+    }
+
+    fn place(self: &Rc<Self>, address: IpAddr) -> Place {
         let mut state = self.state.borrow_mut();
         state.accepted += 1;
-        let number = state.accepted;
-        let crowded_out = Rc::new(Notify::new());
-        let stranger = Stranger { origin: origin(address), crowded_out: Rc::clone(&crowded_out) };
+        let (number, crowded_out) = (state.accepted, Rc::new(Notify::new()));
+        let stranger = Stranger {
+            origin: origin(address),
+            since: Instant::now(),
+            crowded_out: Rc::clone(&crowded_out),
+        };
         state.strangers.insert(number, stranger);
-        if state.strangers.len() + state.known > Self::MOST {
-            state.crowd_out();
-        }
         Place { arrivals: Rc::clone(self), number, crowded_out, is_known: false }
     }
 }
 
 impl State {
-    fn crowd_out(&mut self) {
+    /// Sees to it that a place is free; if none can be now, says when to try again.
+    fn make_room(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.strangers.len() + self.known < Arrivals::MOST {
+            return Ok(());
+        }
         let mut crowds: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
         for (&number, stranger) in &self.strangers {
             crowds.entry(stranger.origin).or_insert((0, number)).0 += 1;
         }
-        let largest = crowds.into_values().max_by_key(|&(strangers, _)| strangers);
-        let oldest = largest.and_then(|(_, oldest)| self.strangers.remove(&oldest));
-        oldest.into_iter().for_each(|stranger| stranger.crowded_out.notify_one());
+        let largest = crowds.into_values().max_by_key(|&(count, oldest)| (count, Reverse(oldest)));
+        let leaving = match (largest, self.strangers.first_key_value()) {
+            (Some((count, oldest)), _) if count > MAX_SHARDS => oldest,
+            (_, Some((&oldest, stranger))) => {
+                let due = stranger.since + Arrivals::PATIENCE;
+                if now < due {
+                    return Err(due);
+                }
+                oldest
+            }
+            (_, None) => return Err(now + Arrivals::PATIENCE),
+        };
+        if let Some(stranger) = self.strangers.remove(&leaving) {
+            stranger.crowded_out.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -86,6 +127,8 @@ impl Drop for Place {
         let mut state = self.arrivals.state.borrow_mut();
         state.strangers.remove(&self.number);
         state.known -= usize::from(self.is_known);
+        drop(state);
+        self.arrivals.left.notify_one();
     }
 }
 
@@ -115,41 +158,62 @@ mod tests {
         pin!(place.crowded_out()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
+    fn make_room(arrivals: &Arrivals, after: Duration) -> bool {
+        arrivals.state.borrow_mut().make_room(Instant::now() + after).is_ok()
+    }
+
     #[test]
-    fn the_oldest_stranger_from_where_most_come_from_makes_room() {
+    fn the_oldest_stranger_from_where_many_come_from_makes_room_at_once() {
         let arrivals = Rc::new(Arrivals::default());
-        let honest = arrivals.enter(address("192.0.2.1"));
+        let honest = arrivals.place(address("192.0.2.1"));
         let mut crowd: Vec<Place> =
-            (1..Arrivals::MOST).map(|_| arrivals.enter(address("192.0.2.2"))).collect();
-        assert!(!crowd.iter().any(is_crowded_out));
-        crowd.push(arrivals.enter(address("::ffff:192.0.2.2")));
+            (2..Arrivals::MOST).map(|_| arrivals.place(address("192.0.2.2"))).collect();
+        assert!(make_room(&arrivals, Duration::ZERO));
+        crowd.push(arrivals.place(address("::ffff:192.0.2.2")));
+        assert!(!crowd.iter().any(is_crowded_out), "that was the last place");
+        assert!(make_room(&arrivals, Duration::ZERO));
         assert!(is_crowded_out(&crowd[0]) && !is_crowded_out(&honest));
-        crowd.push(arrivals.enter(address("192.0.2.3")));
-        assert!(is_crowded_out(&crowd[1]));
-        assert_eq!(crowd.iter().filter(|place| is_crowded_out(place)).count(), 0);
+        assert!(make_room(&arrivals, Duration::ZERO), "it is free");
+        assert!(!crowd.iter().any(is_crowded_out));
+    }
+
+    #[test]
+    fn where_few_come_from_each_place_the_oldest_goes_once_it_has_had_its_time() {
+        let arrivals = Rc::new(Arrivals::default());
+        let number = |number: usize| address(&format!("2001:db8:{:x}::{number:x}", number / 16));
+        let places: Vec<Place> = (0..Arrivals::MOST).map(|at| arrivals.place(number(at))).collect();
+        assert!(!make_room(&arrivals, Duration::ZERO));
+        assert!(!places.iter().any(is_crowded_out));
+        assert!(make_room(&arrivals, Arrivals::PATIENCE));
+        assert!(is_crowded_out(&places[0]) && !places[1..].iter().any(is_crowded_out));
     }
 
     #[test]
     fn the_addresses_of_one_network_count_as_one() {
         let arrivals = Rc::new(Arrivals::default());
-        let others: Vec<Place> = (0..Arrivals::MOST - 2)
-            .map(|number| arrivals.enter(address(&format!("2001:db8:{number:x}::1"))))
+        let _others: Vec<Place> = (0..Arrivals::MOST - 17)
+            .map(|number| arrivals.place(address(&format!("2001:db8:{number:x}::1"))))
             .collect();
-        let one = arrivals.enter(address("2001:db8:ffff::1"));
-        let _other = arrivals.enter(address("2001:db8:ffff::2"));
-        let _newest = arrivals.enter(address("192.0.2.1"));
-        assert!(is_crowded_out(&one) && !others.iter().any(is_crowded_out));
+        let crowd: Vec<Place> = (0..17)
+            .map(|host| arrivals.place(address(&format!("2001:db8:ffff::{host:x}"))))
+            .collect();
+        assert!(make_room(&arrivals, Duration::ZERO));
+        assert!(is_crowded_out(&crowd[0]));
     }
 
     #[test]
     fn who_is_known_stays_and_a_place_that_is_left_is_free() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _entered = runtime.enter();
         let arrivals = Rc::new(Arrivals::default());
         let mut known: Vec<Place> =
-            (0..Arrivals::MOST).map(|_| arrivals.enter(address("192.0.2.1"))).collect();
+            (0..Arrivals::MOST).map(|_| arrivals.place(address("192.0.2.1"))).collect();
         known.iter_mut().for_each(Place::note_known);
-        assert!(is_crowded_out(&arrivals.enter(address("192.0.2.2"))), "nobody else can go");
+        let mut entering = Box::pin(arrivals.enter(address("192.0.2.2")));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(entering.as_mut().poll(&mut cx).is_pending(), "nobody can go");
         assert!(!known.iter().any(is_crowded_out));
         known.pop();
-        assert!(!is_crowded_out(&arrivals.enter(address("192.0.2.2"))));
+        assert!(entering.as_mut().poll(&mut cx).is_ready());
     }
 }

@@ -49,6 +49,20 @@ fn i7_stops_and_credits_that_change_nothing_are_churn() {
     assert_eq!(flood(&mut Victim::new(), 70_000, credit), 70_000, "credit that matters is not");
 }
 
+#[test]
+fn a_queue_takes_what_belongs_to_the_last_piece_and_no_parts_without_end() {
+    let mut victim = Victim::new();
+    let (stream, channel) = (victim.stream, &mut victim.end.channel);
+    for _ in 0..1_985 {
+        channel.send(stream, Bytes::from_static(b"x"), End::None).unwrap();
+    }
+    assert_eq!(channel.has_room(stream), Ok(true), "31 of 65,536 are left");
+    channel.send(stream, Bytes::new(), End::Part).unwrap();
+    assert_eq!(channel.has_room(stream), Ok(false));
+    let more = (0..10_000).take_while(|_| channel.send(stream, Bytes::new(), End::Part).is_ok());
+    assert_eq!(more.count(), 4_096 - 2_048);
+}
+
 // R-CHURN-2
 #[test]
 fn credits_that_cross_the_end_of_their_stream_are_no_churn() {

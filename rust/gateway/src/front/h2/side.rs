@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use cmgmux_exchange::fields;
-use cmgmux_exchange::h1::{BodyError, BodyEvent};
+use cmgmux_exchange::h1::{BodyError, BodyEvent, own_piece};
 use cmgmux_exchange::head::{HeadError, ResponseHead};
 use cmgmux_exchange::parts::PartsError;
 use cmgmux_exchange::refusal::Refusal;
@@ -141,7 +141,7 @@ impl Side for H2 {
                     }
                     self.room_bytes -= bytes;
                     self.moved_bytes += bytes;
-                    return Poll::Ready(Ok(BodyEvent::Data(data)));
+                    return Poll::Ready(Ok(BodyEvent::Data(own_piece(data))));
                 }
                 Some(Err(_)) => return Poll::Ready(Err(Failure::ClientGone(CLOSED))),
                 None => {
