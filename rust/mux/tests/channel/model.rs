@@ -58,14 +58,7 @@ fn ends(pair: &mut Pair, instance: bool) -> (&mut Endpoint, &mut Endpoint) {
 fn apply(pair: &mut Pair, model: &mut Model, instance: bool, action: Action, seed: &mut u8) {
     let now = pair.now;
     let (end, peer) = ends(pair, instance);
-    let live: Vec<(usize, StreamId)> = end
-        .app
-        .streams
-        .iter()
-        .enumerate()
-        .filter(|(_, seen)| !seen.retired && !seen.released)
-        .filter_map(|(number, seen)| Some((number, seen.id?)))
-        .collect();
+    let live = end.app.live();
     let pick = |stream: usize| live.get(stream % live.len().max(1)).copied();
     match action {
         Action::Open => drop(end.open()),

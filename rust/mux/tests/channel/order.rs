@@ -102,11 +102,7 @@ impl Scene {
     fn handle(&mut self, side: usize, action: Action) {
         let now = self.pair.now;
         let (end, _) = self.ends(side);
-        let streams = end.app.streams.iter().enumerate();
-        let live: Vec<_> = streams
-            .filter(|(_, seen)| !seen.retired)
-            .filter_map(|(number, seen)| Some((number, seen.id?)))
-            .collect();
+        let live = end.app.live();
         let pick = |stream: usize| live.get(stream % live.len().max(1)).copied();
         match action {
             Action::Open => drop(end.open()),

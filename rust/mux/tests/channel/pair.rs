@@ -64,6 +64,15 @@ impl Recorder {
         self.streams[token.0 as usize].id.expect("an id came with the stream")
     }
 
+    /// The streams that can be used: their numbers and ids.
+    pub(crate) fn live(&self) -> Vec<(usize, StreamId)> {
+        let streams = self.streams.iter().enumerate();
+        streams
+            .filter(|(_, seen)| !seen.retired && !seen.released)
+            .filter_map(|(number, seen)| Some((number, seen.id?)))
+            .collect()
+    }
+
     pub(crate) fn add(&mut self) -> Token {
         self.streams.push(Seen::default());
         Token(u32::try_from(self.streams.len() - 1).unwrap())

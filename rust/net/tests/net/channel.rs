@@ -8,7 +8,9 @@ use cmgmux_net::{
     StreamKind,
 };
 
-use crate::world::{Pki, answer, arrival, listener, pattern, read_all, run, with_channel};
+use crate::world::{
+    Pki, answer, arrival, check_echo, listener, pattern, read_all, run, with_channel,
+};
 
 #[test]
 fn streams_carry_both_directions_at_once() {
@@ -26,17 +28,7 @@ fn streams_carry_both_directions_at_once() {
         let exchange = |seed: u8| {
             let instance = instance.clone();
             async move {
-                let (mut send, mut recv) = instance.try_open(StreamKind::Exchange).unwrap();
-                let sent = pattern(3_000_000, seed);
-                let expected = sent.clone();
-                let writing = async {
-                    for piece in sent.chunks(10_000) {
-                        send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
-                    }
-                    send.write(Bytes::new(), End::Stream).await.unwrap();
-                };
-                let ((), read) = tokio::join!(writing, read_all(&mut recv));
-                assert!(read.unwrap() == expected, "stream {seed} came back changed");
+                check_echo(instance.try_open(StreamKind::Exchange).unwrap(), 3_000_000, seed).await;
             }
         };
         tokio::select! {

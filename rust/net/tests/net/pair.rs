@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cmgmux_net::tls::server_name;
-use cmgmux_net::{Channel, End, HandshakeError, Ledger, OpenError, StreamKind};
+use cmgmux_net::{Channel, HandshakeError, Ledger, OpenError, StreamKind};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use crate::relay::Relay;
-use crate::world::{Pki, accept_all, listener, pattern, read_all};
+use crate::world::{Pki, accept_all, check_echo, listener};
 
 /// Both ends; the instance accepts every proven link.
 pub(crate) struct World {
@@ -64,22 +63,14 @@ impl World {
 
     /// Sends and echoes bytes and compares them.
     pub(crate) async fn echo(&self, bytes: usize, seed: u8) {
-        let (mut send, mut recv) = loop {
+        let opened = loop {
             let possible = self.instance.opens_possible();
             match self.instance.try_open(StreamKind::Exchange) {
                 Err(OpenError::Detached) => possible.await,
                 opened => break opened.unwrap(),
             }
         };
-        let expected = pattern(bytes, seed);
-        let writing = async {
-            for piece in expected.chunks(10_000) {
-                send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
-            }
-            send.write(Bytes::new(), End::Stream).await.unwrap();
-        };
-        let ((), read) = tokio::join!(writing, read_all(&mut recv));
-        assert!(read.unwrap() == expected, "stream {seed} came back changed");
+        check_echo(opened, bytes, seed).await;
     }
 
     pub(crate) fn serve_echoes(&self) {

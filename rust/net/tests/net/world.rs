@@ -17,8 +17,8 @@ use cmgmux_net::tls::{
     server_name,
 };
 use cmgmux_net::{
-    Arrival, Channel, Established, HandshakeError, Hello, Id, Ledger, Limits, RecvStream,
-    ResumeCode, StreamError, greet,
+    Arrival, Channel, End, Established, HandshakeError, Hello, Id, Ledger, Limits, RecvStream,
+    ResumeCode, SendStream, StreamError, greet,
 };
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, ServerConfig};
@@ -276,6 +276,23 @@ pub(crate) async fn read_all(recv: &mut RecvStream) -> Result<Vec<u8>, StreamErr
         all.extend_from_slice(&chunk.data);
     }
     Ok(all)
+}
+
+/// Sends a pattern to somebody who sends back what comes, and checks that it does come back.
+pub(crate) async fn check_echo(
+    (mut send, mut recv): (SendStream, RecvStream),
+    bytes: usize,
+    seed: u8,
+) {
+    let expected = pattern(bytes, seed);
+    let writing = async {
+        for piece in expected.chunks(10_000) {
+            send.write(Bytes::copy_from_slice(piece), End::None).await.unwrap();
+        }
+        send.write(Bytes::new(), End::Stream).await.unwrap();
+    };
+    let ((), read) = tokio::join!(writing, read_all(&mut recv));
+    assert!(read.unwrap() == expected, "stream {seed} came back changed");
 }
 
 pub(crate) fn pattern(bytes: usize, seed: u8) -> Bytes {
