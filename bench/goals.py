@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from bench.scenarios import Rounds
 
 Round = Mapping[str, Figures]
-"""The figures of one round, by multiplexer; those that failed are not in it."""
+"""The figures of one round, by multiplexer: none of one that failed in it, and no entry for one that
+failed in all of them."""
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,15 @@ def verdict(results: Mapping[str, Rounds]) -> list[str]:
 
 
 def _by_round(rounds: Rounds) -> Iterator[Round]:
-    for outcomes in zip(*rounds.values(), strict=True):
+    measured = {
+        peer: outcomes
+        for peer, outcomes in rounds.items()
+        if not all(isinstance(outcome, Failure) for outcome in outcomes)
+    }
+    for outcomes in zip(*measured.values(), strict=True):
         yield {
-            peer: outcome
-            for peer, outcome in zip(rounds, outcomes, strict=True)
-            if not isinstance(outcome, Failure)
+            peer: {} if isinstance(outcome, Failure) else outcome
+            for peer, outcome in zip(measured, outcomes, strict=True)
         }
 
 

@@ -71,6 +71,19 @@ def test_ratios_are_made_of_rounds_that_both_were_measured_in() -> None:
     assert line.endswith("2 of 3 rounds not measured")
 
 
+def test_a_round_in_which_the_best_rival_failed_says_nothing_about_the_best() -> None:
+    results: dict[str, Rounds] = {
+        "churn": {
+            "cmgmux": [{"streams_per_s": 600.0}] * 3,
+            "h2": [{"streams_per_s": 10.0}] * 3,
+            "quinn": [{"streams_per_s": 200.0}, Failure("gone"), Failure("gone")],
+        }
+    }
+    line = row(results, "open and close")
+    assert "3.00 (3.00..3.00)" in line
+    assert line.endswith("does not hold, 2 of 3 rounds not measured")
+
+
 def test_a_goal_without_anybody_to_compare_with_is_not_measured() -> None:
     results: dict[str, Rounds] = {
         "churn": {"cmgmux": [{"streams_per_s": 1.0}], "h2": [Failure("no such thing")]}
