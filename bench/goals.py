@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.scenarios import Rounds
 
 Round = Mapping[str, Figures]
-"""The figures of one round, by multiplexer: none of one that failed in it, and no entry for one that
-failed in all of them."""
+"""The figures of one round, by multiplexer: none of one that failed in it, and no entry for one
+that failed in all of them."""
 
 
 @dataclass(frozen=True)
