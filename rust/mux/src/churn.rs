@@ -16,8 +16,8 @@ pub(crate) enum Weight {
     Half,
 }
 
-/// CREDITs that may be under way to a stream when it ends: the one that its last data was sent with, and
-/// one for that data.
+/// CREDITs of a stream that may be under way when it ends: one for what had been read before its last data
+/// came, and one for that.
 const CROSSING_CREDITS: u32 = 2;
 
 /// The bucket of one channel.

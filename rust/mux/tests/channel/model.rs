@@ -58,12 +58,10 @@ fn ends(pair: &mut Pair, instance: bool) -> (&mut Endpoint, &mut Endpoint) {
 fn apply(pair: &mut Pair, model: &mut Model, instance: bool, action: Action, seed: &mut u8) {
     let now = pair.now;
     let (end, peer) = ends(pair, instance);
-    let live = end.app.live();
-    let pick = |stream: usize| live.get(stream % live.len().max(1)).copied();
     match action {
         Action::Open => drop(end.open()),
         Action::Send { stream, bytes, end: ending } => {
-            let Some((_, id)) = pick(stream) else { return };
+            let Some((_, id)) = end.app.pick(stream) else { return };
             let ending = match ending {
                 0 => End::Stream,
                 1 | 2 => End::Part,
@@ -81,17 +79,17 @@ fn apply(pair: &mut Pair, model: &mut Model, instance: bool, action: Action, see
             }
         }
         Action::Consume { stream } => {
-            if let Some((number, _)) = pick(stream) {
+            if let Some((number, _)) = end.app.pick(stream) {
                 end.consume_all(number);
             }
         }
         Action::Reset { stream } => {
-            let Some((_, id)) = pick(stream) else { return };
+            let Some((_, id)) = end.app.pick(stream) else { return };
             end.channel.reset(id, StreamCode::CANCELLED);
             model.entry((instance, id)).or_default().abandoned = true;
         }
         Action::Stop { stream } => {
-            let Some((_, id)) = pick(stream) else { return };
+            let Some((_, id)) = end.app.pick(stream) else { return };
             end.stop(id, StreamCode::CANCELLED);
             model.entry((!instance, id)).or_default().abandoned = true;
         }

@@ -102,28 +102,26 @@ impl Scene {
     fn handle(&mut self, side: usize, action: Action) {
         let now = self.pair.now;
         let (end, _) = self.ends(side);
-        let live = end.app.live();
-        let pick = |stream: usize| live.get(stream % live.len().max(1)).copied();
         match action {
             Action::Open => drop(end.open()),
             Action::Send { stream, bytes, end: ending } => {
-                let Some((_, id)) = pick(stream) else { return };
+                let Some((_, id)) = end.app.pick(stream) else { return };
                 self.said = self.said.wrapping_add(1);
                 let data = Bytes::from(vec![self.said; bytes]);
                 let _ = self.ends(side).0.channel.send(id, data, ending);
             }
             Action::Reset { stream } => {
-                let Some((_, id)) = pick(stream) else { return };
+                let Some((_, id)) = end.app.pick(stream) else { return };
                 end.channel.reset(id, StreamCode(0x100));
                 self.note(side, Did::Ended(id));
             }
             Action::Stop { stream } => {
-                let Some((_, id)) = pick(stream) else { return };
+                let Some((_, id)) = end.app.pick(stream) else { return };
                 end.stop(id, StreamCode(0x101));
                 self.note(side, Did::Stopped(id));
             }
             Action::Consume { stream } => {
-                if let Some((number, _)) = pick(stream) {
+                if let Some((number, _)) = end.app.pick(stream) {
                     end.consume_all(number);
                 }
             }

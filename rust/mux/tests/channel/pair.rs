@@ -64,13 +64,14 @@ impl Recorder {
         self.streams[token.0 as usize].id.expect("an id came with the stream")
     }
 
-    /// The streams that can be used: their numbers and ids.
-    pub(crate) fn live(&self) -> Vec<(usize, StreamId)> {
+    /// One of the streams that can be used, by any number: its own number and its id.
+    pub(crate) fn pick(&self, stream: usize) -> Option<(usize, StreamId)> {
         let streams = self.streams.iter().enumerate();
-        streams
+        let live: Vec<_> = streams
             .filter(|(_, seen)| !seen.retired && !seen.released)
             .filter_map(|(number, seen)| Some((number, seen.id?)))
-            .collect()
+            .collect();
+        live.get(stream % live.len().max(1)).copied()
     }
 
     pub(crate) fn add(&mut self) -> Token {
