@@ -11,12 +11,9 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// In flight at any rate, for links whose round-trip time varies by more than the cap allows for.
+/// In flight at any rate, for links whose round-trip time varies by more than the cap allows for, and for
+/// acknowledgements that come in strides.
 const MIN_CAP: u64 = 256 * 1024;
-/// The same where a round trip takes less than a millisecond; some of it waits for acknowledgements
-/// that come in strides.
-const MIN_QUICK_CAP: u64 = 192 * 1024;
-const QUICK: Duration = Duration::from_millis(1);
 /// In flight while the queue runs empty.
 const DRAINED_CAP: u64 = 16 * 1024;
 /// Ends of batches that are remembered: every one up to the first number, then sparsely up to the
@@ -254,14 +251,12 @@ impl Flight {
 
     fn update_cap(&mut self) {
         let held = in_time(self.rate(), self.min_rtt.unwrap_or_default());
-        let is_quick = self.min_rtt.is_some_and(|rtt| rtt < QUICK);
-        let min_cap = if is_quick { MIN_QUICK_CAP } else { MIN_CAP };
         let (min, wanted) = if self.drain.is_some() {
             (DRAINED_CAP, held / 2)
         } else if self.startup.is_some() {
-            (min_cap, held * 2)
+            (MIN_CAP, held * 2)
         } else {
-            (min_cap, held * 13 / 10)
+            (MIN_CAP, held * 13 / 10)
         };
         self.cap = wanted.max(min).min(self.max_bytes);
     }

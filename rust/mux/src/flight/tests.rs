@@ -199,7 +199,7 @@ fn a_quick_link_has_the_least_cap_and_is_full_with_it() {
     model.saturate(SECOND / 10);
     let used = model.saturate(SECOND);
     assert!(used.share >= 0.95, "{used:?}");
-    assert_eq!(model.flight.cap(), 192 * 1024);
+    assert_eq!(model.flight.cap(), MIN_CAP);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_peer_that_lies_about_its_delay_gains_no_more_than_the_ring() {
             let now = Timestamp::from_micros(batch * 100);
             flight.handle_sent(now, batch * BATCH);
             flight.handle_ack(now, batch * BATCH, Some(delay));
-            assert!((MIN_QUICK_CAP..=RING).contains(&flight.cap()));
+            assert!((MIN_CAP..=RING).contains(&flight.cap()));
         }
     }
 }
