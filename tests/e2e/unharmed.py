@@ -36,7 +36,7 @@ class Watch:
     """What a test expects of a hostile act, beside what it sees itself."""
 
     message: str = ""
-    """The line that the gateway's log has for it; nothing if none is to be expected."""
+    """The line that the victim's log has for it; nothing if none is to be expected."""
     code: str = ""
     """The stable reason in that line and among the counters."""
     times: int = 1
@@ -57,10 +57,15 @@ class Watch:
         )
 
     def count(self, status: Status) -> int:
-        """What the gateway has counted."""
-        of_links: dict[str, int] = status["links"]["refused"]
-        of_channels: dict[str, int] = status["channel_ends"]
-        return of_links.get(self.code, 0) + of_channels.get(self.code, 0)
+        """What the victim has counted: a gateway or a connection point."""
+        counts: dict[str, int]
+        if self.message == "channel has ended":
+            counts = status["channel_ends"]
+        elif "links" in status:
+            counts = status["links"]["refused"]
+        else:
+            counts = status["links_failed"]
+        return counts.get(self.code, 0)
 
 
 class Canary(threading.Thread):
@@ -124,18 +129,26 @@ def held(gateway: Service, point: Service) -> Status:
         "clients": sum(shard["clients_open"] for shard in status["shards"]),
         "exchanges": sum(shard["exchanges_open"] for shard in status["shards"]),
         "exchanges of the connection point": own["exchanges"]["open"],
-        "descriptors": gateway.descriptors(),
+        # Connections to a role are kept for later exchanges.
+        "descriptors": [
+            gateway.descriptors(),
+            point.descriptors() - own["upstream"]["connections"],
+        ],
         "tasks": [status["tasks"], own["tasks"]],
-        "threads": len(list(Path(f"/proc/{gateway.pid}/task").iterdir())),
+        "threads": [
+            len(list(Path(f"/proc/{each.pid}/task").iterdir())) for each in (gateway, point)
+        ],
     }
 
 
 def is_back(now: Status, baseline: Status) -> bool:
     """Whether nothing is left beyond the baseline."""
     # The baseline may have counted a task, or a connection of the admin socket, about to end.
-    descriptors = min(now["descriptors"], baseline["descriptors"])
-    tasks = [min(pair) for pair in zip(now["tasks"], baseline["tasks"], strict=True)]
-    return now == baseline | {"descriptors": descriptors, "tasks": tasks}
+    fewer = {
+        key: [min(pair) for pair in zip(now[key], baseline[key], strict=True)]
+        for key in ("descriptors", "tasks")
+    }
+    return now == baseline | fewer
 
 
 def is_at_rest(status: Status) -> bool:
@@ -157,16 +170,22 @@ def identities(path: GatedPath) -> list[tuple[int, str]]:
 
 
 @contextmanager
-def unharmed(path: GatedPath, role: SampleRole) -> Iterator[Watch]:
-    """Check U1 to U7 around a hostile act. The role must be the canary's alone."""
+def unharmed(
+    path: GatedPath, role: SampleRole, *, victim: Service | None = None
+) -> Iterator[Watch]:
+    """Check U1 to U7 around a hostile act against the `victim`, which is the gateway if not said.
+
+    The role must be the canary's alone.
+    """
     gateway, point, watch = path.gateway, path.point, Watch()
+    victim = victim or gateway
     gateway.wait_for("all to be at rest", is_at_rest)
-    before, runs = gateway.status(), identities(path)
-    baseline, memory = held(gateway, point), gateway.memory_bytes()
+    before, runs, taken_before = victim.status(), identities(path), requests(gateway.status())
+    baseline, memory = held(gateway, point), victim.memory_bytes()
     heard = role.status()["requests"]["echo"]
     canary = Canary(path)
     canary.sang.acquire()
-    log_before = gateway.log()
+    log_before = victim.log()
     yield watch
     # It sings on after all that.
     while canary.sang.acquire(blocking=False):
@@ -174,8 +193,8 @@ def unharmed(path: GatedPath, role: SampleRole) -> Iterator[Watch]:
     canary.sang.acquire()
     canary.stop()
     assert identities(path) == runs, "U1: the same processes"
-    after = gateway.status()
-    assert after["panics_total"] == point.status()["panics_total"] == 0, "U2: no panic"
+    panics = [each.status()["panics_total"] for each in (gateway, point)]
+    assert panics == [0, 0], "U2: no panic"
     # U3 is the canary's.
     wait_until(
         "U5: nothing to be left",
@@ -184,17 +203,17 @@ def unharmed(path: GatedPath, role: SampleRole) -> Iterator[Watch]:
         details=lambda: f"{held(gateway, point)}\ninstead of\n{baseline}",
     )
     most = memory * MEMORY_FACTOR + MEMORY_SPARE_BYTES
-    gateway.wait_for("U4: memory to be given back", lambda _: gateway.memory_bytes() <= most)
+    victim.wait_for("U4: memory to be given back", lambda _: victim.memory_bytes() <= most)
     if watch.message:
-        gateway.wait_for(
+        victim.wait_for(
             "U6: the count", lambda status: watch.count(status) - watch.count(before) == watch.times
         )
-        lines = watch.lines(gateway.log()) - watch.lines(log_before)
+        lines = watch.lines(victim.log()) - watch.lines(log_before)
         assert lines == watch.times, f"U6: one line each of {watch.code}"
     said = gateway.log() + point.log()
     assert "PRIVATE KEY" not in said, "U6: no secret"
     for secret in watch.secrets:
         assert secret.hex() not in said.lower(), "U6: no secret"
-    taken = requests(gateway.status()) - requests(before)
+    taken = requests(gateway.status()) - taken_before
     seen = role.status()["requests"]["echo"] - heard
     assert canary.sent == taken == seen, "U7: the role saw what the gateway took"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cmgmux.cli import logs
+from cmgmux.cli import logs, memory
 from cmgmux.cli.logs import LogFormat, LogLevel
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ async def _run(
             _watch_standard_input(stop)
         async with service:
             logger.info("started", extra={"fields": started(service)})
-            await service.wait_ended()
+            keeping = asyncio.create_task(memory.keep_small(service))
+            try:
+                await service.wait_ended()
+            finally:
+                keeping.cancel()
     logger.info("stopped")
 
 

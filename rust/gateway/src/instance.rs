@@ -1,7 +1,5 @@
 //! What all threads of an instance share: sites, counters, the channels for the status.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,14 +61,6 @@ pub(crate) struct ShardCounters {
 pub(crate) struct LinkCounters {
     pub(crate) accepts: Arc<AcceptCounters>,
     pub(crate) established: AtomicU64,
-    refused: Mutex<BTreeMap<Cow<'static, str>, u64>>,
-}
-
-impl LinkCounters {
-    /// Counts a link that did not become a channel.
-    pub(crate) fn refuse(&self, reason: Cow<'static, str>) {
-        *self.refused.lock().entry(reason).or_default() += 1;
-    }
 }
 
 /// Counts one thing for as long as it lives.
@@ -214,7 +204,7 @@ impl Instance {
             "links": {
                 "accepted_total": self.links.accepts.accepted(),
                 "established_total": self.links.established.load(Ordering::Relaxed),
-                "refused": *self.links.refused.lock(),
+                "refused": self.ledger.link_failures(),
                 "lost": self.ledger.link_losses(),
             },
             "channel_ends": self.ledger.channel_ends(),

@@ -123,7 +123,6 @@ impl Warnings {
 impl Context {
     /// Takes one link through its handshake and to its shard.
     async fn receive(&self, socket: TcpStream, address: SocketAddr, mut place: Place) {
-        let links = &self.instance.links;
         let arriving = Arrival::receive(socket, Arc::clone(&self.tls), &self.trust);
         let arrival = tokio::select! {
             biased;
@@ -136,7 +135,7 @@ impl Context {
                 if self.warnings.take() {
                     warn!(%address, %reason, %error, "link refused");
                 }
-                links.refuse(reason);
+                self.instance.ledger.note_failure(&reason);
                 return;
             }
         };
@@ -147,13 +146,13 @@ impl Context {
         };
         match taken {
             Ok(()) => {
-                links.established.fetch_add(1, Ordering::Relaxed);
+                self.instance.links.established.fetch_add(1, Ordering::Relaxed);
             }
             Err((reason, error)) => {
                 if self.warnings.take() {
                     warn!(%address, %peer, %reason, %error, "link refused");
                 }
-                links.refuse(reason);
+                self.instance.ledger.note_failure(&reason);
             }
         }
     }

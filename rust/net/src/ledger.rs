@@ -22,6 +22,7 @@ pub struct Ledger {
     detached: Mutex<Detached>,
     channel_ends: Mutex<Counts>,
     link_losses: Mutex<Counts>,
+    link_failures: Mutex<Counts>,
 }
 
 /// Channels that keep something and have no link, in the order in which they lost it.
@@ -50,6 +51,7 @@ impl Ledger {
             detached: Mutex::default(),
             channel_ends: Mutex::default(),
             link_losses: Mutex::default(),
+            link_failures: Mutex::default(),
         }
     }
 
@@ -69,6 +71,17 @@ impl Ledger {
     #[must_use]
     pub fn link_losses(&self) -> Counts {
         self.link_losses.lock().clone()
+    }
+
+    /// Links that no channel has been given, by [reason](crate::HandshakeError::reason) or the caller's own.
+    #[must_use]
+    pub fn link_failures(&self) -> Counts {
+        self.link_failures.lock().clone()
+    }
+
+    /// Counts a link that no channel is given.
+    pub fn note_failure(&self, reason: &str) {
+        *self.link_failures.lock().entry(reason.to_owned()).or_default() += 1;
     }
 
     pub(crate) fn note_end(&self, reason: &EndReason) {

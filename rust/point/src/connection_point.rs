@@ -122,6 +122,7 @@ impl State {
             "exchanges": self.counters.exchanges(),
             "refusals": self.counters.refusals(),
             "upstream": self.counters.upstream.snapshot(),
+            "links_failed": self.counters.ledger.link_failures(),
             "links_lost": self.counters.ledger.link_losses(),
             "channel_ends": self.counters.ledger.channel_ends(),
             "tasks": self.shards.tasks(),

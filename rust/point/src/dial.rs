@@ -1,5 +1,6 @@
 //! Keeping one channel to one instance up.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
@@ -55,8 +56,24 @@ enum DialError {
     Start(io::Error),
 }
 
+impl DialError {
+    /// The error's kind, for counters.
+    fn reason(&self) -> Cow<'static, str> {
+        let reason = match self {
+            Self::Unresolved(_) => "unresolved",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => "timeout",
+            Self::Handshake(error) => return error.reason(),
+            Self::Start(_) => "connection",
+        };
+        reason.into()
+    }
+}
+
 /// An attempt or a channel that is over, not by our own wish.
 struct Over {
+    /// Its kind, as the counters have it, and its words.
+    reason: String,
     cause: String,
     /// Whether the channel was up for long enough to count as a success.
     has_lasted: bool,
@@ -78,7 +95,7 @@ impl Keeper {
             }
             let attempt = instance.note_attempt(*ordinal);
             let round = Box::pin(self.round(&stop, wanted.clone()));
-            let Some(Over { cause, has_lasted }) = round.await else {
+            let Some(Over { reason, cause, has_lasted }) = round.await else {
                 instance.note_unwanted(*ordinal);
                 backoff.reset();
                 continue;
@@ -89,7 +106,7 @@ impl Keeper {
             }
             let pause = backoff.next_delay();
             let is_news = instance.note_failure(*ordinal, &cause, pause);
-            self.log(&cause, attempt, pause, is_news);
+            self.log((&reason, &cause), attempt, pause, is_news);
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
@@ -109,7 +126,7 @@ impl Keeper {
         };
         match connected {
             Ok(established) => self.serve(established, stop, wanted).await,
-            Err(error) => Some(Over::unreached(&error)),
+            Err(error) => Some(self.unreached(&error)),
         }
     }
 
@@ -165,7 +182,7 @@ impl Keeper {
                 self.instance.note_resuming(self.ordinal, &cause);
                 match self.resume(channel).await {
                     Ok(()) => break,
-                    Err(error) => cause = error.to_string(),
+                    Err(error) => cause = self.unreached(&error).cause,
                 }
                 let pause = backoff.next_delay();
                 let (instance, ordinal) = (self.instance.endpoint.index, self.ordinal);
@@ -184,7 +201,9 @@ impl Keeper {
         let (shards, boot_id) = (established.shards, established.peer_boot_id);
         let (channel, driver) = match Channel::start(established, self.forwarder.ledger()) {
             Ok(started) => started,
-            Err(error) => return Some(Over::unreached(&DialError::Start(error))),
+            Err(error) => {
+                return Some(self.unreached(&DialError::Start(error)));
+            }
         };
         self.instance.note_up(self.ordinal, channel.clone(), boot_id);
         let began = Instant::now();
@@ -221,27 +240,31 @@ impl Keeper {
         None
     }
 
+    /// Counts an attempt that has failed.
+    fn unreached(&self, error: &DialError) -> Over {
+        let reason = error.reason().into_owned();
+        self.forwarder.ledger().note_failure(&reason);
+        Over { reason, cause: error.to_string(), has_lasted: false }
+    }
+
     /// The same failure again is of interest only to who looks closely.
-    fn log(&self, cause: &str, attempt: u32, pause: Duration, is_news: bool) {
+    fn log(&self, (reason, cause): (&str, &str), attempt: u32, pause: Duration, is_news: bool) {
         let endpoint = &self.instance.endpoint;
         let (instance, address) = (endpoint.index, &endpoint.address);
         let (ordinal, next_s) = (self.ordinal, pause.as_secs_f64());
         if is_news {
-            warn!(instance, %address, ordinal, attempt, next_s, cause, "not connected");
+            warn!(instance, %address, ordinal, attempt, next_s, reason, cause, "not connected");
         } else {
-            debug!(instance, %address, ordinal, attempt, next_s, cause, "still not connected");
+            debug!(instance, %address, ordinal, attempt, next_s, reason, cause, "still not connected");
         }
     }
 }
 
 impl Over {
-    fn unreached(error: &DialError) -> Self {
-        Self { cause: error.to_string(), has_lasted: false }
-    }
-
     fn lost(reason: &EndReason, began: Instant) -> Self {
         let has_lasted = began.elapsed() >= LASTING;
-        Self { cause: format!("the channel has ended: {reason}"), has_lasted }
+        let cause = format!("the channel has ended: {reason}");
+        Self { reason: reason.code(), cause, has_lasted }
     }
 }
 

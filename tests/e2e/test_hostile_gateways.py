@@ -1,0 +1,199 @@
+"""A gateway instance that breaks the protocol: the channels to another one go on.
+
+The names begin with the rows of the abuse cases that they carry out.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from tests.e2e.path import GatedPath, mapping, read_all
+from tests.e2e.played import Channel, accepted, frame, hello_ok, next_frame, taken
+from tests.e2e.processes import free_address
+from tests.e2e.roles import SampleRole
+from tests.e2e.unharmed import unharmed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FRAME_SIZE, UNKNOWN_FRAME, MALFORMED, FLOW, OPEN_LIMIT, STREAM_STATE, ACK_RANGE = range(1, 8)
+RESUME_RANGE, CHURN = 15, 16
+"""Codes of CLOSE."""
+ACCEPTED, UNKNOWN_CHANNEL = range(2)
+"""Codes of RESUMED."""
+FIRST: Final = 1 << 31 | 1
+"""The first stream of an instance."""
+EXCHANGE: Final = b"\1\0\0\0"
+"""The body of an OPEN for an exchange without data."""
+MAX_STREAMS: Final = 65_536
+"""Exchanges that a connection point serves on one channel."""
+
+
+@pytest.fixture(scope="module")
+def role(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleRole]:
+    """The canary's role."""
+    with SampleRole(tmp_path_factory.mktemp("role")) as role:
+        yield role
+
+
+@pytest.fixture(scope="module")
+def enemy() -> str:
+    """The address at which the connection point expects its second instance."""
+    return free_address()
+
+
+@pytest.fixture(scope="module")
+def path(
+    tmp_path_factory: pytest.TempPathFactory, pki: Path, curl: str, role: SampleRole, enemy: str
+) -> Iterator[GatedPath]:
+    """A path whose connection point has another instance, which nobody runs."""
+    path = GatedPath(tmp_path_factory.mktemp("path"), pki, curl, [mapping("/role", role.address)])
+    other = {"index": 1, "address": enemy, "server_name": "localhost"}
+    path.point_settings["instances"] += [other]
+    path.point_settings["connect_timeout_s"] = 1.0
+    with path:
+        path.start_gateway()
+        path.start_point().wait_for(
+            "the channels to its gateway",
+            lambda status: status["instances"][0]["publication"]["state"] == "accepted",
+        )
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def _nobody_there(path: GatedPath) -> None:
+    """Begin with a failure of another kind: one that comes again is no news for the log."""
+    path.point.wait_for(
+        "nobody to be there",
+        lambda status: "cannot connect" in (last_error(status) or ""),
+    )
+
+
+def last_error(status: dict[str, Any]) -> str | None:
+    """Why the connection point has no channel to its second instance."""
+    (channel,) = status["instances"][1]["channels"]
+    error: str | None = channel["last_error"]
+    return error
+
+
+NO_ANSWERS: Final = {
+    "i1-noise": (b"\xff" * 4_096, "protocol_frame_size"),
+    "i1-http": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol_frame_size"),
+    "i2-long": (hello_ok({77: bytes(1_000)}), "protocol_frame_size"),
+    "i3-type": (frame("PING", bytes(8)), "protocol_unknown_frame"),
+    "i3-version": (hello_ok({1: b"\2\0"}), "protocol_version"),
+    "i3-window": (hello_ok({3: bytes(4)}), "protocol_malformed"),
+    "i3-no-shard": (hello_ok({8: b"\0"}), "protocol_malformed"),
+    "i3-cut-off": (frame("HELLO_OK", hello_ok({})[8:-1]), "protocol_malformed"),
+    "i3-resumed": (frame("RESUMED", bytes(24)), "protocol_unknown_frame"),
+    "refusal": (frame("CLOSE", struct.pack("<I", 13) + b"not now"), "refused"),
+    "nothing": (b"", "connection"),
+}
+"""What answers a HELLO, and how the connection point counts that."""
+
+
+@pytest.mark.parametrize("case", NO_ANSWERS)
+def test_an_answer_that_is_none(path: GatedPath, role: SampleRole, enemy: str, case: str) -> None:
+    answer, reason = NO_ANSWERS[case]
+    with unharmed(path, role, victim=path.point) as watch:
+        with accepted(enemy, path.pki) as link:
+            assert next_frame(link, in_handshake=True).type == "HELLO"
+            link.sendall(answer)
+        watch.expect("not connected", reason)
+
+
+def test_i1_no_tls(path: GatedPath, role: SampleRole, enemy: str) -> None:
+    with unharmed(path, role, victim=path.point) as watch:
+        with taken(enemy) as connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            read_all(connection)
+        watch.expect("not connected", "tls")
+
+
+def test_i9_silence(path: GatedPath, role: SampleRole, enemy: str) -> None:
+    with unharmed(path, role, victim=path.point) as watch:
+        with accepted(enemy, path.pki) as link:
+            assert next_frame(link, in_handshake=True).type == "HELLO"
+            assert read_all(link) == b""
+        watch.expect("not connected", "timeout")
+
+
+BROKEN: Final = {
+    "i2-length": (struct.pack("<II", 0xFFFFFF | 0x02 << 24, FIRST), FRAME_SIZE, "frame_size"),
+    "i3-body": (frame("PING", b"short"), MALFORMED, "malformed"),
+    "i3-reserved": (frame("OPEN", b"\1\0\1\0", stream=FIRST), MALFORMED, "malformed"),
+    "i3-type": (struct.pack("<II", 0x1E << 24, 0), UNKNOWN_FRAME, "unknown_frame"),
+    "i3-late": (hello_ok({}), UNKNOWN_FRAME, "unknown_frame"),
+    "i5-unknown": (frame("CREDIT", bytes(8), stream=FIRST), STREAM_STATE, "stream_state"),
+    "i5-lowered": (
+        frame("OPEN", EXCHANGE, stream=FIRST) + frame("CREDIT", bytes(8), stream=FIRST),
+        STREAM_STATE,
+        "stream_state",
+    ),
+    "i6-bulk": (
+        frame("OPEN", EXCHANGE, stream=FIRST) + frame("DATA", bytes(12_000), stream=FIRST) * 40,
+        FLOW,
+        "flow",
+    ),
+    "i6-crumbs": (
+        frame("OPEN", EXCHANGE, stream=FIRST) + frame("DATA", b"x", stream=FIRST) * 1_200,
+        FLOW,
+        "flow",
+    ),
+    "i8-opens": (
+        b"".join(frame("OPEN", EXCHANGE, stream=FIRST + index) for index in range(MAX_STREAMS + 1)),
+        OPEN_LIMIT,
+        "open_limit",
+    ),
+    "i10-initiator": (frame("OPEN", EXCHANGE, stream=1), STREAM_STATE, "stream_state"),
+    "i10-never-opened": (frame("DATA", b"x", stream=FIRST), STREAM_STATE, "stream_state"),
+    "i12-empty": (
+        frame("OPEN", EXCHANGE, stream=FIRST) + frame("DATA", stream=FIRST),
+        MALFORMED,
+        "malformed",
+    ),
+    "i17-count": (frame("GOAWAY", struct.pack("<QII", 1, 0, 0)), ACK_RANGE, "ack_range"),
+    "j6-ack": (frame("ACK", struct.pack("<QI", 1 << 40, 0)), ACK_RANGE, "ack_range"),
+    "i7-pings": (frame("PING", bytes(8)) * 131_072, CHURN, "churn"),
+}
+"""What is sent, with which code the connection point closes the channel, and how it counts that."""
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_rule(path: GatedPath, role: SampleRole, enemy: str, case: str) -> None:
+    data, code, reason = BROKEN[case]
+    with unharmed(path, role, victim=path.point) as watch:
+        with Channel.accept(enemy, path.pki) as channel:
+            channel.link.sendall(data)
+            assert channel.last_word()[0] == code
+            watch.secrets.append(channel.secret)
+        watch.expect("channel has ended", f"protocol_{reason}")
+
+
+def test_j2_a_position_that_never_was(path: GatedPath, role: SampleRole, enemy: str) -> None:
+    with unharmed(path, role, victim=path.point) as watch:
+        with Channel.accept(enemy, path.pki) as channel:
+            watch.secrets.append(channel.secret)
+        with accepted(enemy, path.pki) as link:
+            epoch = next_frame(link, in_handshake=True).fields["epoch"]
+            link.sendall(frame("RESUMED", struct.pack("<IIQQ", ACCEPTED, epoch, 1 << 40, 0)))
+            channel.link = link
+            assert channel.last_word()[0] == RESUME_RANGE
+        watch.expect("channel has ended", "protocol_resume_range")
+
+
+def test_a_channel_that_the_instance_has_forgotten(
+    path: GatedPath, role: SampleRole, enemy: str
+) -> None:
+    with unharmed(path, role, victim=path.point) as watch:
+        with Channel.accept(enemy, path.pki) as channel:
+            watch.secrets.append(channel.secret)
+        with accepted(enemy, path.pki) as link:
+            epoch = next_frame(link, in_handshake=True).fields["epoch"]
+            link.sendall(frame("RESUMED", struct.pack("<IIQQ", UNKNOWN_CHANNEL, epoch, 0, 0)))
+            assert read_all(link) == b""
+        watch.expect("channel has ended", "not_resumed")
