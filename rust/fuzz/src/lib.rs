@@ -6,6 +6,7 @@
 //! | `hello` | the body of a handshake's frame | as `frame`, without memory |
 //! | `pair` | calls, deliveries, losses of links and claims | both ends of a channel see what was written, once |
 //! | `prefix` | the same, then bytes for one end | a refused frame changes nothing; pieces do what the whole does |
+//! | `resume` | the same, then a claim or an answer with any positions | a refusal changes nothing; who goes on falls silent |
 //! | `head` | a head of HTTP/1.1 | other readers understand what is accepted in the same way |
 //! | `exchange` | the parts of an exchange | pieces give what the whole gives |
 //!
@@ -26,7 +27,9 @@ mod hello;
 mod listener;
 mod pair;
 mod prefix;
+mod resume;
 mod script;
+mod victim;
 mod world;
 
 pub use head::answer_reader;
@@ -35,11 +38,12 @@ pub use head::answer_reader;
 pub type Target = fn(&[u8]);
 
 /// All targets with their names.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("frame", frame::check),
     ("hello", hello::check),
     ("pair", pair::check),
     ("prefix", prefix::check),
+    ("resume", resume::check),
     ("head", head::check),
     ("exchange", exchange::check),
 ];

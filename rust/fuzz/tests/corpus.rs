@@ -51,6 +51,11 @@ fn prefix() {
 }
 
 #[test]
+fn resume() {
+    replay("resume");
+}
+
+#[test]
 fn head() {
     replay("head");
 }
