@@ -159,6 +159,66 @@ fn an_answer_that_breaks_off_never_looks_complete() {
 }
 
 #[test]
+fn i14_an_answer_that_breaks_a_rule_ends_its_exchange_alone() {
+    use End::{None, Part, Stream};
+    const EARLY: &str = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\n\r\n";
+    const OK_5: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
+    // With how much of the answer the client has by then: nothing but an error, or a part of it.
+    const ANSWERS: [(&[(&str, End)], bool); 9] = [
+        (&[("garbage\r\n\r\n", Stream)], false),
+        (&[("", Stream)], false),
+        (&[(OK_5, Stream)], false),
+        (&[(EARLY, Stream)], false),
+        (&[(EARLY, Part); 17], false),
+        (&[(OK_5, Part), ("abcdef", Stream)], true),
+        (&[(OK_5, Part), ("abcd", Stream)], true),
+        (&[(OK, Part), ("a", Part), (OK, Part)], true),
+        (&[(OK, Part), ("a", Part), ("b: c\r\n\r\n", Part), ("d", None)], true),
+    ];
+    with_world(json!({}), |world| async move {
+        world
+            .connect(|mut stream| async move {
+                let request = request_of(&mut stream).await;
+                let path = request.split(' ').nth(1).unwrap().trim_start_matches("/open/");
+                let Ok(number) = path.parse::<usize>() else {
+                    return answer(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2", "ok").await;
+                };
+                for (data, end) in ANSWERS[number].0 {
+                    if stream.send.ready().await.is_err() {
+                        break; // refused already
+                    }
+                    let _ = stream.send.send(Bytes::from_static(data.as_bytes()), *end);
+                }
+                std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
+            })
+            .await;
+        let mut canary = world.client(Option::None).await;
+        for (number, (_, has_begun)) in ANSWERS.into_iter().enumerate() {
+            let mut client = world.client(Option::None).await;
+            let request = get(&format!("/open/{number}"));
+            client.write_all(request.as_bytes()).await.unwrap();
+            let (mut all, mut is_clean) = (Vec::new(), true);
+            if has_begun {
+                is_clean = client.read_to_end(&mut all).await.is_ok();
+            } else {
+                let (mut head, mut body) = read_answer(&mut client).await;
+                while head.starts_with("HTTP/1.1 103") {
+                    (head, body) = read_answer(&mut client).await;
+                }
+                assert!(head.starts_with("HTTP/1.1 502"), "{number}: {head}");
+                assert!(body.contains("connection-point-bad-answer"), "{number}: {body}");
+            }
+            let seen = String::from_utf8_lossy(&all);
+            assert_ne!(is_clean, has_begun, "{number}: {seen}");
+            let (_, body) = exchange(&mut canary, get("/open/canary")).await;
+            assert_eq!(body, "ok", "{number}");
+            assert_eq!(world.refusals("connection-point-bad-answer"), number as u64 + 1);
+        }
+    });
+}
+
+#[test]
 fn a_client_that_leaves_ends_its_stream() {
     with_world(json!({}), |world| async move {
         let mut streams = world.connect_and_hand_over().await;

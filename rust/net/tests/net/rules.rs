@@ -71,8 +71,9 @@ const FIRST: Claim = Claim { epoch: 1, rx_pos: 0, tx_first: 0 };
 fn j4_the_right_proof_under_the_certificate_of_another_connection_point_is_refused() {
     run(async {
         let mut played = Played::new("another").await;
-        for _ in 0..2 {
-            let (mut link, answer) = played.ask("colleague", FIRST, |_| {}).await;
+        // One of the same site, and one of another with the same name.
+        for who in ["colleague", "neighbour", "colleague"] {
+            let (mut link, answer) = played.ask(who, FIRST, |_| {}).await;
             assert_eq!(answer, Resumed::refusal(FIRST.epoch, ResumeCode::UNKNOWN_CHANNEL));
             assert!(read_frame(&mut link).await.is_none());
         }
