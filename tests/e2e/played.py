@@ -18,6 +18,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHANNEL_ALPN: Final = "cmgmux/1"
+FRAME_SIZE: Final = 1
+UNKNOWN_FRAME: Final = 2
+MALFORMED: Final = 3
+FLOW: Final = 4
+OPEN_LIMIT: Final = 5
+STREAM_STATE: Final = 6
+ACK_RANGE: Final = 7
+RESUME_RANGE: Final = 15
+CHURN: Final = 16
+"""Codes of CLOSE."""
+ACCEPTED: Final = 0
+UNKNOWN_CHANNEL: Final = 1
+"""Codes of RESUMED."""
+FIN: Final = 0x20
+IGNORABLE: Final = 0x80
+"""Flags of a frame."""
+BURST: Final = 65_536
+"""Frames that take their sender nothing and may come at once."""
+EXCHANGE: Final = b"\1\0\0\0"
+"""The body of an OPEN for an exchange without data."""
 TYPES: Final = {
     "OPEN": 0x01,
     "DATA": 0x02,
@@ -156,17 +176,57 @@ class Channel:
         self.link.sendall(frame("CLOSE", struct.pack("<I", 0)))
         read_all(self.link)
 
-    def last_word(self) -> tuple[int, str]:
-        """Read to the end of the link, which is a CLOSE: its code and text."""
-        data = read_all(self.link)
-        last: Frame | None = None
-        while data:
-            last = decode(data)
-            assert last is not None, data
-            data = data[last.size :]
-        assert last is not None
-        assert last.type == "CLOSE"
-        code, text = last.fields["code"], last.fields["text"]
-        assert isinstance(code, int)
-        assert isinstance(text, str)
-        return code, text
+
+def last_word(link: ssl.SSLSocket) -> int:
+    """Read to the end of the link, which is a CLOSE: its code."""
+    data = read_all(link)
+    last: Frame | None = None
+    while data:
+        last = decode(data)
+        assert last is not None, data
+        data = data[last.size :]
+    assert last is not None
+    assert last.type == "CLOSE"
+    code = last.fields["code"]
+    assert isinstance(code, int)
+    return code
+
+
+def broken_rules(first: int, open_body: bytes, others_first: int) -> dict[str, tuple[bytes, int]]:
+    """What breaks a rule in either direction, and the code with which the channel is closed.
+
+    `first` is the first stream of the sender, which opens it with `open_body`; `others_first` is
+    the first of the other end.
+    """
+    opened, exchange = frame("OPEN", open_body, stream=first), frame("OPEN", EXCHANGE, stream=first)
+    return {
+        "i2-length": (struct.pack("<II", 0xFFFFFF | TYPES["DATA"] << 24, first), FRAME_SIZE),
+        "i3-body": (frame("PING", b"short"), MALFORMED),
+        "i3-reserved": (frame("OPEN", b"\0\0\1\0", stream=first), MALFORMED),
+        "i3-flag": (frame("PING", bytes(8), flags=FIN), MALFORMED),
+        "i3-type": (struct.pack("<II", 0x1E << 24, 0), UNKNOWN_FRAME),
+        "i5-unknown": (frame("CREDIT", bytes(8), stream=first + 6), STREAM_STATE),
+        "i5-lowered": (opened + frame("CREDIT", bytes(8), stream=first), STREAM_STATE),
+        "i6-bulk": (exchange + frame("DATA", bytes(12_000), stream=first) * 40, FLOW),
+        "i6-crumbs": (exchange + frame("DATA", b"x", stream=first) * 1_200, FLOW),
+        "i10-initiator": (frame("OPEN", open_body, stream=others_first), STREAM_STATE),
+        "i10-never-opened": (frame("DATA", b"x", stream=first + 4), STREAM_STATE),
+        "i12-empty": (opened + frame("DATA", stream=first), MALFORMED),
+        "i17-count": (frame("GOAWAY", struct.pack("<QII", 1, 0, 0)), ACK_RANGE),
+        "j6-ack": (frame("ACK", struct.pack("<QI", 1 << 40, 0)), ACK_RANGE),
+        "i7-pings": (frame("PING", bytes(8)) * (2 * BURST), CHURN),
+    }
+
+
+COUNTED: Final = {
+    FRAME_SIZE: "protocol_frame_size",
+    UNKNOWN_FRAME: "protocol_unknown_frame",
+    MALFORMED: "protocol_malformed",
+    FLOW: "protocol_flow",
+    OPEN_LIMIT: "protocol_open_limit",
+    STREAM_STATE: "protocol_stream_state",
+    ACK_RANGE: "protocol_ack_range",
+    RESUME_RANGE: "protocol_resume_range",
+    CHURN: "protocol_churn",
+}
+"""How the end that closes a channel counts that, by the code of its CLOSE."""

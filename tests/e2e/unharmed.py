@@ -49,7 +49,8 @@ class Watch:
 
     def lines(self, log: str) -> int:
         """How many such lines a log has."""
-        records = (json.loads(line) for line in log.splitlines() if self.message in line)
+        whole = (line for line in log.splitlines(keepends=True) if line.endswith("\n"))
+        records = (json.loads(line) for line in whole if self.message in line)
         return sum(
             record["msg"] == self.message
             and self.code in (record.get("code"), record.get("reason"))
@@ -120,7 +121,7 @@ def sing(client: ssl.SSLSocket) -> None:
 
 def held(gateway: Service, point: Service) -> Status:
     """All that an attack could leave behind (U5), but for memory."""
-    status, own = gateway.status(), point.status()
+    status, (own, own_descriptors) = gateway.status(), beyond_roles(point)
     keys = ("channel_id", "streams", "handles", "ring_bytes", "queued_bytes", "unread_bytes")
     channels = [{key: channel[key] for key in keys} for channel in status["channels"]]
     return {
@@ -129,11 +130,7 @@ def held(gateway: Service, point: Service) -> Status:
         "clients": sum(shard["clients_open"] for shard in status["shards"]),
         "exchanges": sum(shard["exchanges_open"] for shard in status["shards"]),
         "exchanges of the connection point": own["exchanges"]["open"],
-        # Connections to a role are kept for later exchanges.
-        "descriptors": [
-            gateway.descriptors(),
-            point.descriptors() - own["upstream"]["connections"],
-        ],
+        "descriptors": [gateway.descriptors(), own_descriptors],
         "tasks": [status["tasks"], own["tasks"]],
         "threads": [
             len(list(Path(f"/proc/{each.pid}/task").iterdir())) for each in (gateway, point)
@@ -141,12 +138,24 @@ def held(gateway: Service, point: Service) -> Status:
     }
 
 
+def beyond_roles(point: Service) -> tuple[Status, int]:
+    """A connection point's status, and its descriptors but for connections to roles.
+
+    Those are kept for later exchanges, and closed at any time.
+    """
+    while True:
+        status, descriptors = point.status(), point.descriptors()
+        connections = status["upstream"]["connections"]
+        if point.status()["upstream"]["connections"] == connections:
+            return status, descriptors - connections
+
+
 def is_back(now: Status, baseline: Status) -> bool:
     """Whether nothing is left beyond the baseline."""
-    # The baseline may have counted a task, or a connection of the admin socket, about to end.
+    # The baseline may have counted a task, a thread or an admin connection that was about to end.
     fewer = {
         key: [min(pair) for pair in zip(now[key], baseline[key], strict=True)]
-        for key in ("descriptors", "tasks")
+        for key in ("descriptors", "tasks", "threads")
     }
     return now == baseline | fewer
 
@@ -208,7 +217,11 @@ def unharmed(
         victim.wait_for(
             "U6: the count", lambda status: watch.count(status) - watch.count(before) == watch.times
         )
-        lines = watch.lines(victim.log()) - watch.lines(log_before)
+        earlier = watch.lines(log_before)
+        victim.wait_for(
+            "U6: its lines", lambda _: watch.lines(victim.log()) - earlier >= watch.times
+        )
+        lines = watch.lines(victim.log()) - earlier
         assert lines == watch.times, f"U6: one line each of {watch.code}"
     said = gateway.log() + point.log()
     assert "PRIVATE KEY" not in said, "U6: no secret"

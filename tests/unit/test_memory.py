@@ -4,82 +4,93 @@ from __future__ import annotations
 
 from typing import Final
 
-import pytest
-
-from cmgmux.cli.memory import Trimmer
+from cmgmux.cli.memory import MAX_LOOKS_APART, Trimmer
 
 MIB: Final = 1 << 20
 
 
-class Heap:
-    """A process whose memory is what it is told to be, and less after a trim."""
+class Process:
+    """A process that keeps what it has had until it is trimmed."""
 
-    def __init__(self, resident: int) -> None:
-        """Begin with so many MiB."""
-        self.resident: int | None = resident * MIB
-        self.used = resident * MIB
+    def __init__(self) -> None:
+        """Begin with 44 MiB."""
+        self.used = self.resident = 44 * MIB
         self.trims = 0
+        self.trimmer = Trimmer(self.trim, lambda: self.resident)
+
+    def use(self, mib: int) -> None:
+        """Need so many MiB from here on."""
+        self.used = mib * MIB
+        self.resident = max(self.resident, self.used)
 
     def trim(self) -> None:
         """Give back what is not used."""
         self.trims += 1
         self.resident = self.used
 
-
-def watched(heap: Heap) -> Trimmer:
-    """A trimmer for it."""
-    return Trimmer(heap.trim, lambda: heap.resident)
-
-
-def test_a_burst_between_two_looks_is_given_back() -> None:
-    heap = Heap(44)
-    trimmer = watched(heap)
-    heap.resident = 135 * MIB
-    trimmer.look(7)
-    assert (heap.trims, heap.resident) == (1, 44 * MIB)
+    def looks_until_trimmed(self) -> int:
+        """Look until it is trimmed, and tell how often that was."""
+        before = self.trims
+        for looks in range(1, 2 * MAX_LOOKS_APART):
+            self.trimmer.look()
+            if self.trims > before:
+                return looks
+        raise AssertionError("never trimmed")
 
 
-def test_many_tasks_that_have_ended_leave_nothing() -> None:
-    heap = Heap(44)
-    trimmer = watched(heap)
-    heap.used = heap.resident = 60 * MIB
-    trimmer.look(5_000)
-    trimmer.look(905)
-    assert heap.trims == 0
-    heap.used = 44 * MIB
-    trimmer.look(904)
-    assert (heap.trims, heap.resident) == (1, 44 * MIB)
-    trimmer.look(0)
-    assert heap.trims == 1, "what was given back counts no more"
+def test_a_burst_between_two_looks_is_given_back_at_the_next() -> None:
+    process = Process()
+    for _ in range(3):
+        process.use(135)
+        process.use(44)
+        assert process.looks_until_trimmed() == 1
+        assert process.resident == 44 * MIB
 
 
-def test_a_process_that_needs_its_memory_is_asked_seldom() -> None:
-    heap = Heap(44)
-    trimmer = watched(heap)
+def test_a_burst_that_a_look_sees_is_given_back_soon_after() -> None:
+    process = Process()
+    process.use(550)
+    process.trimmer.look()
+    process.use(44)
+    assert process.looks_until_trimmed() <= 2
+    assert process.resident == 44 * MIB
+
+
+def test_what_a_large_process_frees_is_given_back_in_the_end() -> None:
+    process = Process()
+    process.use(1_000)
+    for _ in range(1_000):
+        process.trimmer.look()
+    process.use(500)
+    assert process.looks_until_trimmed() <= MAX_LOOKS_APART
+    assert process.resident == 500 * MIB
+    process.use(44)
+    assert process.looks_until_trimmed() == 1, "who gives back much is asked again at once"
+
+
+def test_a_process_that_needs_its_memory_is_asked_less_and_less() -> None:
+    process = Process()
+    process.use(1_000)
+    apart = [process.looks_until_trimmed() for _ in range(10)]
+    assert apart == [1, 2, 4, 8, 16, 32, 64, 128, 128, 128]
+    process.use(1_200)
+    assert process.looks_until_trimmed() == 1, "it has grown"
+
+
+def test_a_process_that_grows_is_asked_a_few_times() -> None:
+    process = Process()
     for mib in range(44, 1_000):
-        heap.used = heap.resident = mib * MIB
-        trimmer.look(mib * 70)
-    assert heap.trims < 25
-    trims = heap.trims
+        process.use(mib)
+        process.trimmer.look()
+    assert process.trims < 40
+
+
+def test_a_small_process_and_one_whose_size_is_unknown_are_left_alone() -> None:
+    process = Process()
+    process.use(64)
+    process.use(44)
+    unknown = Trimmer(process.trim, lambda: None)
     for _ in range(100):
-        trimmer.look(70_000)
-    assert heap.trims == trims
-
-
-def test_without_a_figure_only_tasks_count() -> None:
-    heap = Heap(44)
-    heap.resident = None
-    trimmer = watched(heap)
-    trimmer.look(5_000)
-    trimmer.look(0)
-    assert heap.trims == 1
-
-
-@pytest.mark.parametrize("tasks", [0, 10, 4_095])
-def test_a_small_process_is_left_alone(tasks: int) -> None:
-    heap = Heap(44)
-    trimmer = watched(heap)
-    trimmer.look(tasks)
-    heap.resident = 60 * MIB
-    trimmer.look(0)
-    assert heap.trims == 0
+        process.trimmer.look()
+        unknown.look()
+    assert process.trims == 0

@@ -16,47 +16,60 @@ from cmgmux._supervisor import resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cmgmux._service import Service
-
-_LOOK_INTERVAL_S: Final = 5.0
+LOOK_INTERVAL_S: Final = 5.0
+MAX_LOOKS_APART: Final = 128
+"""Looks from one trim to the next in a process that has nothing to give back: 10 minutes."""
 _SPARE_BYTES: Final = 16 << 20
 _SPARE_FACTOR: Final = 1.1
-_FEWER_TASKS: Final = 4_096
-"""So many tasks leave some MiB behind."""
 
 
 class Trimmer:
-    """Decides when memory is to be given back, which makes other threads wait for some ms."""
+    """Decides when memory is to be given back, which makes other threads wait for some ms.
+
+    A process that is much larger than it began is trimmed, and again at the next look if that gave
+    back much or if it has grown much since; otherwise after twice as many looks as before.
+    """
 
     def __init__(self, trim: Callable[[], object], resident: Callable[[], int | None]) -> None:
-        """`trim` gives back what can be, `resident` tells the bytes in use, if that is known."""
+        """`trim` gives back what can be, `resident` tells the bytes in memory, if that is known."""
         self._trim = trim
         self._resident = resident
-        self._least = resident() or 0
-        self._most_tasks = 0
+        self._at_first = self._after_trim = resident() or 0
+        self._looks_left = 0
+        self._looks_apart = 1
 
-    def look(self, tasks: int) -> None:
-        """Trim if the process has grown by much since the last time, or many tasks have ended."""
-        self._most_tasks = max(self._most_tasks, tasks)
-        has_fewer = self._most_tasks - tasks >= _FEWER_TASKS
-        if has_fewer or (self._resident() or 0) > self._least * _SPARE_FACTOR + _SPARE_BYTES:
-            self._trim()
-            self._least, self._most_tasks = self._resident() or 0, tasks
+    def look(self) -> None:
+        """Trim if it is time to."""
+        self._looks_left -= 1
+        before = self._resident() or 0
+        if not _is_much_more(before, self._at_first):
+            return
+        if self._looks_left > 0 and not _is_much_more(before, self._after_trim):
+            return
+        self._trim()
+        self._after_trim = self._resident() or 0
+        gave_much = _is_much_more(before, self._after_trim)
+        self._looks_apart = 1 if gave_much else min(2 * self._looks_apart, MAX_LOOKS_APART)
+        self._looks_left = self._looks_apart
 
 
-async def keep_small(service: Service) -> None:
-    """Look after the process of a running service until cancelled."""
+async def give_back() -> None:
+    """Look after this process until cancelled."""
     trim = _malloc_trim()
     if trim is None:
         return
     trimmer = Trimmer(trim, lambda: resident_bytes(os.getpid()))
     while True:
-        await asyncio.sleep(_LOOK_INTERVAL_S)
-        trimmer.look(service.status().get("tasks", 0))
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        trimmer.look()
+
+
+def _is_much_more(size: int, than: int) -> bool:
+    return size > than * _SPARE_FACTOR + _SPARE_BYTES
 
 
 def _malloc_trim() -> Callable[[], object] | None:
-    """What the GNU C library has for it; other libraries need none."""
+    """The call of the GNU C library; others have none."""
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError):

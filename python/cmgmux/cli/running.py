@@ -73,7 +73,7 @@ async def _run(
             _watch_standard_input(stop)
         async with service:
             logger.info("started", extra={"fields": started(service)})
-            keeping = asyncio.create_task(memory.keep_small(service))
+            keeping = asyncio.create_task(memory.give_back())
             try:
                 await service.wait_ended()
             finally:

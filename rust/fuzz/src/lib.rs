@@ -6,7 +6,7 @@
 //! | `hello` | the body of a handshake's frame | as `frame`, without memory |
 //! | `pair` | calls, deliveries, losses of links and claims | both ends of a channel see what was written, once |
 //! | `prefix` | the same, then bytes for one end | a refused frame changes nothing; pieces do what the whole does |
-//! | `resume` | the same, then a claim or an answer with any positions | a refusal changes nothing; who goes on falls silent |
+//! | `resume` | as `pair`, then a claim or an answer with any positions, then bytes | a refusal changes nothing; who goes on stays in range and falls silent |
 //! | `head` | a head of HTTP/1.1 | other readers understand what is accepted in the same way |
 //! | `exchange` | the parts of an exchange | pieces give what the whole gives |
 //!

@@ -4,11 +4,8 @@ use cmgmux_mux::Timestamp;
 use cmgmux_mux::frame::Header;
 
 use crate::script::Script;
-use crate::victim::{fall_silent, feed, same, victim};
+use crate::victim::{FIXED_BYTES, fall_silent, feed, same, victim};
 use crate::world::Endpoint;
-
-/// Memory that an end may take whatever it receives, in bytes: pages of slots and blocks.
-const FIXED_BYTES: u64 = 256 * 1024;
 
 pub(crate) fn check(input: &[u8]) {
     let mut script = Script::new(input);

@@ -1,86 +1,89 @@
 //! An end in any state that a peer asks, with any positions, to go on over a new link.
 
-use cmgmux_mux::{Claim, ProtocolError, ResumeCode, Resumed, Timestamp};
+use cmgmux_mux::{Claim, ResumeCode, Resumed, Timestamp};
 
 use crate::script::Script;
-use crate::victim::{fall_silent, feed, is_instance, same, victim};
+use crate::victim::{FIXED_BYTES, claimant, fall_silent, feed, is_instance, same, victim};
 use crate::world::Endpoint;
-
-/// Memory that an end may take for going on, in bytes.
-const FIXED_BYTES: u64 = 256 * 1024;
 
 pub(crate) fn check(input: &[u8]) {
     let mut script = Script::new(input);
     let (kind, length) = (script.byte(), script.byte());
     let prefix = script.part(usize::from(length));
-    let epochs_on = script.byte();
-    let positions = [0; 2].map(|_| position(&mut script));
-    let bytes = script.rest();
-    let (Some((mut end, now)), Some((mut untouched, _))) =
-        (victim(kind, &prefix), victim(kind, &prefix))
+    if is_instance(kind) {
+        check_claim(kind, &prefix, script);
+    } else {
+        check_answer(kind, &prefix, script);
+    }
+}
+
+/// A connection point claims the channel at the instance.
+fn check_claim(kind: u8, prefix: &Script<'_>, mut script: Script<'_>) {
+    let epoch = u32::from(script.byte());
+    let [rx_pos, tx_first] = [0; 2].map(|_| position(&mut script));
+    let claim = Claim { epoch, rx_pos, tx_first };
+    let (Some((mut end, now)), Some((untouched, _))) = (victim(kind, prefix), victim(kind, prefix))
     else {
         return;
     };
-    let ask = if is_instance(kind) { claim } else { answer };
-    let mut outcome = Ok(false);
-    let memory = allocation_counter::measure(|| outcome = ask(&mut end, now, epochs_on, positions));
-    assert!(memory.bytes_max <= FIXED_BYTES, "{memory:?}");
-    if outcome != Ok(true) {
-        if !is_instance(kind) {
-            untouched.channel.claim();
+    let resumed = measured(|| end.channel.handle_claim(now, &claim));
+    match resumed {
+        Ok(resumed) if resumed.code == ResumeCode::ACCEPTED => {
+            let is_possible = tx_first <= resumed.rx_pos && rx_pos <= resumed.tx_start;
+            assert!(is_possible, "{claim:?} {resumed:?}");
+            let again = end.channel.handle_claim(now, &claim).unwrap();
+            assert_eq!(again.code, ResumeCode::STALE_EPOCH);
+            go_on(end, now, script);
         }
-        same(&end, &untouched);
-        return;
+        _ => same(&end, &untouched),
     }
+}
+
+/// An instance answers a claim of the connection point, which may have made another since.
+fn check_answer(kind: u8, prefix: &Script<'_>, mut script: Script<'_>) {
+    let length = script.byte();
+    let meanwhile = script.part(usize::from(length));
+    let [rx_pos, tx_start] = [0; 2].map(|_| position(&mut script));
+    let victim = || claimant(kind, prefix, &meanwhile);
+    let (Some((mut end, now, claim)), Some((mut untouched, ..))) = (victim(), victim()) else {
+        return;
+    };
+    let answer = Resumed { code: ResumeCode::ACCEPTED, epoch: claim.epoch, rx_pos, tx_start };
+    let kept = end.channel.counters().ring_bytes;
+    if measured(|| end.channel.handle_resumed(now, &answer)) == Ok(true) {
+        // What it would claim now says where it stands.
+        let present = untouched.channel.claim();
+        assert_eq!(present.epoch, claim.epoch + 1, "an older claim is answered");
+        assert!((claim.rx_pos..=present.rx_pos).contains(&tx_start), "{claim:?} {answer:?}");
+        let range = present.tx_first..=present.tx_first + kept;
+        assert!(range.contains(&rx_pos), "{answer:?} in {range:?}");
+        go_on(end, now, script);
+    } else {
+        same(&end, &untouched);
+    }
+}
+
+/// What `work` gives, which takes little memory.
+fn measured<T>(work: impl FnOnce() -> T) -> T {
+    let mut given = None;
+    let memory = allocation_counter::measure(|| given = Some(work()));
+    assert!(memory.bytes_max <= FIXED_BYTES, "{memory:?}");
+    given.unwrap()
+}
+
+/// The peer sends the rest of the script over the new link.
+fn go_on(mut end: Endpoint, now: Timestamp, script: Script<'_>) {
     end.input.clear();
     assert!(end.channel.is_attached());
-    if feed(&mut end, now, bytes).is_ok() {
+    if feed(&mut end, now, script.rest()).is_ok() {
         fall_silent(&mut end, now, |_| {});
     }
 }
 
 /// One near those that there have been, or any.
 fn position(script: &mut Script<'_>) -> u64 {
-    let is_any = script.byte() >= 0xf0;
-    let bytes = [0; 8].map(|byte| if is_any { script.byte() } else { byte });
-    if is_any {
-        return u64::from_le_bytes(bytes);
+    if script.byte() >= 0xf0 {
+        return u64::from_le_bytes([0; 8].map(|_| script.byte()));
     }
     u64::from(u16::from_le_bytes([script.byte(), script.byte()]))
-}
-
-/// A connection point claims the channel at the instance; says whether it goes on.
-fn claim(
-    instance: &mut Endpoint,
-    now: Timestamp,
-    epoch: u8,
-    [rx_pos, tx_first]: [u64; 2],
-) -> Result<bool, ProtocolError> {
-    let claim = Claim { epoch: u32::from(epoch), rx_pos, tx_first };
-    let resumed = instance.channel.handle_claim(now, &claim)?;
-    if resumed.code != ResumeCode::ACCEPTED {
-        return Ok(false);
-    }
-    assert!(tx_first <= resumed.rx_pos && rx_pos <= resumed.tx_start, "{claim:?} {resumed:?}");
-    let again = instance.channel.handle_claim(now, &claim)?;
-    assert_eq!(again.code, ResumeCode::STALE_EPOCH);
-    Ok(true)
-}
-
-/// An instance answers the connection point's newest claim, or one before; says whether it goes on.
-fn answer(
-    point: &mut Endpoint,
-    now: Timestamp,
-    epochs_back: u8,
-    [rx_pos, tx_start]: [u64; 2],
-) -> Result<bool, ProtocolError> {
-    let (claim, kept) = (point.channel.claim(), point.channel.counters().ring_bytes);
-    let epoch = claim.epoch.saturating_sub(u32::from(epochs_back % 4));
-    let resumed = Resumed { code: ResumeCode::ACCEPTED, epoch, rx_pos, tx_start };
-    let is_taken = point.channel.handle_resumed(now, &resumed)?;
-    if is_taken {
-        assert_eq!((epoch, tx_start), (claim.epoch, claim.rx_pos));
-        assert!((claim.tx_first..=claim.tx_first + kept).contains(&rx_pos), "{claim:?} {rx_pos}");
-    }
-    Ok(is_taken)
 }

@@ -1,10 +1,12 @@
 //! One end of a conversation that its peer turns against.
 
-use cmgmux_mux::{ProtocolError, Timestamp};
+use cmgmux_mux::{Claim, ProtocolError, Timestamp};
 
 use crate::script::Script;
-use crate::world::{Endpoint, World};
+use crate::world::{Endpoint, POINT, World};
 
+/// Memory that an end may take whatever it receives, in bytes: pages of slots and blocks.
+pub(crate) const FIXED_BYTES: u64 = 256 * 1024;
 /// Batches that an end may have to write because of one input.
 const MAX_BATCHES: usize = 10_000;
 
@@ -12,10 +14,27 @@ const MAX_BATCHES: usize = 10_000;
 pub(crate) fn victim(kind: u8, prefix: &Script<'_>) -> Option<(Endpoint, Timestamp)> {
     let mut world = World::new(kind & 1 == 1);
     world.run(&mut prefix.clone()).ok()?;
-    let World { ends: [point, instance], now, .. } = world;
+    Some(end_of(world, kind))
+}
+
+/// A connection point that has made a claim, and went on over its old link meanwhile if it has one.
+pub(crate) fn claimant(
+    kind: u8,
+    prefix: &Script<'_>,
+    meanwhile: &Script<'_>,
+) -> Option<(Endpoint, Timestamp, Claim)> {
+    let mut world = World::new(kind & 1 == 1);
+    world.run(&mut prefix.clone()).ok()?;
+    let claim = world.ends[POINT].channel.claim();
+    world.run(&mut meanwhile.clone()).ok()?;
+    let (end, now) = end_of(world, kind);
+    Some((end, now, claim))
+}
+
+fn end_of(World { ends: [point, instance], now, .. }: World, kind: u8) -> (Endpoint, Timestamp) {
     let mut end = if is_instance(kind) { instance } else { point };
     end.app.distrust();
-    Some((end, now))
+    (end, now)
 }
 
 pub(crate) fn is_instance(kind: u8) -> bool {
@@ -42,7 +61,7 @@ fn state(shown: &str) -> impl Iterator<Item = &str> {
     shown.split(", ").filter(move |field| !left_out(field))
 }
 
-/// Has the end write all that it has to, batch by batch, which is not without end.
+/// Has the end write until it has nothing more, which it must come to.
 pub(crate) fn fall_silent(end: &mut Endpoint, now: Timestamp, mut look: impl FnMut(&[u8])) {
     for _ in 0..MAX_BATCHES {
         if !end.channel.poll_output(now, &mut end.app) {

@@ -135,7 +135,7 @@ impl Context {
                 if self.warnings.take() {
                     warn!(%address, %reason, %error, "link refused");
                 }
-                self.instance.ledger.note_failure(&reason);
+                self.instance.ledger.note_link_failure(&reason);
                 return;
             }
         };
@@ -152,7 +152,7 @@ impl Context {
                 if self.warnings.take() {
                     warn!(%address, %peer, %reason, %error, "link refused");
                 }
-                self.instance.ledger.note_failure(&reason);
+                self.instance.ledger.note_link_failure(&reason);
             }
         }
     }

@@ -17,8 +17,8 @@ use crate::channel::{EndReason, LinkLoss, Outage, Shared, State};
 use crate::handshake::{NewLink, Step};
 use crate::link::{FinishedTls, Link, MAX_REST_BYTES};
 
-/// Plaintext read in one go before output and other tasks get their turn: less than a quarter of what a
-/// peer on a quick link has in flight, so that it need not wait for the acknowledgement.
+/// Plaintext read in one go before output and other tasks get their turn: less than a quarter of the
+/// least that a peer has in flight, so that it need not wait for the acknowledgement.
 const READ_BUDGET: usize = 48 * 1024;
 /// Time until the next look at something that is overdue because the kernel takes no output.
 const OVERDUE: Duration = Duration::from_millis(25);

@@ -1,5 +1,5 @@
-//! What the channels of a process share: the memory of those without a link, and how channels and
-//! links have ended.
+//! What the channels of a process share: the memory of those without a link, how channels and links
+//! have ended, and why links never carried a channel.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -80,7 +80,7 @@ impl Ledger {
     }
 
     /// Counts a link that no channel is given.
-    pub fn note_failure(&self, reason: &str) {
+    pub fn note_link_failure(&self, reason: &str) {
         *self.link_failures.lock().entry(reason.to_owned()).or_default() += 1;
     }
 

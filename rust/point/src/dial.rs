@@ -72,8 +72,9 @@ impl DialError {
 
 /// An attempt or a channel that is over, not by our own wish.
 struct Over {
-    /// Its kind, as the counters have it, and its words.
+    /// Its kind, as the counters have it.
     reason: String,
+    /// Its words.
     cause: String,
     /// Whether the channel was up for long enough to count as a success.
     has_lasted: bool,
@@ -95,18 +96,18 @@ impl Keeper {
             }
             let attempt = instance.note_attempt(*ordinal);
             let round = Box::pin(self.round(&stop, wanted.clone()));
-            let Some(Over { reason, cause, has_lasted }) = round.await else {
+            let Some(over) = round.await else {
                 instance.note_unwanted(*ordinal);
                 backoff.reset();
                 continue;
             };
-            if has_lasted {
+            if over.has_lasted {
                 backoff.reset();
                 instance.note_lasted(*ordinal);
             }
             let pause = backoff.next_delay();
-            let is_news = instance.note_failure(*ordinal, &cause, pause);
-            self.log((&reason, &cause), attempt, pause, is_news);
+            let is_news = instance.note_failure(*ordinal, &over.cause, pause);
+            self.log(&over, attempt, pause, is_news);
             tokio::select! {
                 biased;
                 () = stop.requested() => {}
@@ -180,13 +181,12 @@ impl Keeper {
             backoff.reset();
             loop {
                 self.instance.note_resuming(self.ordinal, &cause);
-                match self.resume(channel).await {
-                    Ok(()) => break,
-                    Err(error) => cause = self.unreached(&error).cause,
-                }
+                let Err(error) = self.resume(channel).await else { break };
+                let reason = self.note_failed(&error);
+                cause = error.to_string();
                 let pause = backoff.next_delay();
                 let (instance, ordinal) = (self.instance.endpoint.index, self.ordinal);
-                debug!(instance, ordinal, ?pause, cause, "channel not resumed yet");
+                debug!(instance, ordinal, ?pause, reason, cause, "channel not resumed yet");
                 sleep(pause).await;
             }
         }
@@ -201,9 +201,7 @@ impl Keeper {
         let (shards, boot_id) = (established.shards, established.peer_boot_id);
         let (channel, driver) = match Channel::start(established, self.forwarder.ledger()) {
             Ok(started) => started,
-            Err(error) => {
-                return Some(self.unreached(&DialError::Start(error)));
-            }
+            Err(error) => return Some(self.unreached(&DialError::Start(error))),
         };
         self.instance.note_up(self.ordinal, channel.clone(), boot_id);
         let began = Instant::now();
@@ -240,22 +238,29 @@ impl Keeper {
         None
     }
 
-    /// Counts an attempt that has failed.
     fn unreached(&self, error: &DialError) -> Over {
+        Over { reason: self.note_failed(error), cause: error.to_string(), has_lasted: false }
+    }
+
+    /// Counts an attempt that has failed, and gives its kind.
+    fn note_failed(&self, error: &DialError) -> String {
         let reason = error.reason().into_owned();
-        self.forwarder.ledger().note_failure(&reason);
-        Over { reason, cause: error.to_string(), has_lasted: false }
+        self.forwarder.ledger().note_link_failure(&reason);
+        reason
     }
 
     /// The same failure again is of interest only to who looks closely.
-    fn log(&self, (reason, cause): (&str, &str), attempt: u32, pause: Duration, is_news: bool) {
+    fn log(&self, Over { reason, cause, .. }: &Over, attempt: u32, pause: Duration, is_news: bool) {
         let endpoint = &self.instance.endpoint;
         let (instance, address) = (endpoint.index, &endpoint.address);
         let (ordinal, next_s) = (self.ordinal, pause.as_secs_f64());
         if is_news {
             warn!(instance, %address, ordinal, attempt, next_s, reason, cause, "not connected");
         } else {
-            debug!(instance, %address, ordinal, attempt, next_s, reason, cause, "still not connected");
+            debug!(
+                instance, %address, ordinal, attempt, next_s, reason, cause,
+                "still not connected"
+            );
         }
     }
 }

@@ -72,7 +72,7 @@ fn j4_the_right_proof_under_the_certificate_of_another_connection_point_is_refus
     run(async {
         let mut played = Played::new("another").await;
         // One of the same site, and one of another with the same name.
-        for who in ["colleague", "neighbour", "colleague"] {
+        for who in ["colleague", "namesake"] {
             let (mut link, answer) = played.ask(who, FIRST, |_| {}).await;
             assert_eq!(answer, Resumed::refusal(FIRST.epoch, ResumeCode::UNKNOWN_CHANNEL));
             assert!(read_frame(&mut link).await.is_none());

@@ -68,22 +68,22 @@ impl Pki {
         let gateway = Authority::create("gateway", 30).unwrap();
         let site = Authority::create("site", 30).unwrap();
         let stranger = Authority::create("stranger", 30).unwrap();
-        let abroad_ca = Authority::create("abroad", 30).unwrap();
+        let par_authority = Authority::create("par", 30).unwrap();
         pki.write("gateway-ca.pem", &gateway.pem().certificate);
         pki.write("site-ca.pem", &site.pem().certificate);
         pki.write("stranger-ca.pem", &stranger.pem().certificate);
-        pki.write("abroad-ca.pem", &abroad_ca.pem().certificate);
+        pki.write("par-ca.pem", &par_authority.pem().certificate);
         let server = gateway.issue_server(&["localhost"]).unwrap();
         let point = site.issue_connection_point("NYC", "cp1").unwrap();
         let colleague = site.issue_connection_point("NYC", "cp2").unwrap();
         let impostor = stranger.issue_connection_point("NYC", "cp1").unwrap();
-        let neighbour = abroad_ca.issue_connection_point("PAR", "cp1").unwrap();
+        let namesake = par_authority.issue_connection_point("PAR", "cp1").unwrap();
         let abroad = site.issue_connection_point("PAR", "cp1").unwrap();
         for (name, issued) in [
             ("server", server),
             ("point", point),
             ("colleague", colleague),
-            ("neighbour", neighbour),
+            ("namesake", namesake),
             ("impostor", impostor),
             ("abroad", abroad),
         ] {
@@ -117,7 +117,7 @@ impl Pki {
     pub(crate) fn trust(&self) -> Trust {
         let is_distrusted = matches!(self.lapse.get(), Some(Lapse::Distrusted));
         let name = if is_distrusted { "stranger-ca.pem" } else { "site-ca.pem" };
-        let trusted = [(name, "NYC"), ("abroad-ca.pem", "PAR")]
+        let trusted = [(name, "NYC"), ("par-ca.pem", "PAR")]
             .map(|(ca, site)| TrustedCa { ca: self.folder.join(ca), sites: vec![site.to_owned()] });
         Trust::load(&trusted).unwrap()
     }
