@@ -215,6 +215,10 @@ def broken_rules(first: int, open_body: bytes, others_first: int) -> dict[str, t
         "i17-count": (frame("GOAWAY", struct.pack("<QII", 1, 0, 0)), ACK_RANGE),
         "j6-ack": (frame("ACK", struct.pack("<QI", 1 << 40, 0)), ACK_RANGE),
         "i7-pings": (frame("PING", bytes(8)) * (2 * BURST), CHURN),
+        "i18-offset": (
+            opened + frame("RESET", struct.pack("<IQ", 1, 5), stream=first),
+            STREAM_STATE,
+        ),
     }
 
 

@@ -117,7 +117,7 @@ def test_i1_no_tls(path: GatedPath, role: SampleRole, enemy: str) -> None:
         watch.expect("not connected", "tls")
 
 
-def test_i9_silence(path: GatedPath, role: SampleRole, enemy: str) -> None:
+def test_i1_silence(path: GatedPath, role: SampleRole, enemy: str) -> None:
     with unharmed(path, role, victim=path.point) as watch:
         with accepted(enemy, path.pki) as link:
             assert next_frame(link, in_handshake=True).type == "HELLO"
@@ -147,7 +147,7 @@ def test_a_broken_rule(path: GatedPath, role: SampleRole, enemy: str, case: str)
         watch.expect("channel has ended", COUNTED[code])
 
 
-def test_j2_a_position_that_never_was(path: GatedPath, role: SampleRole, enemy: str) -> None:
+def test_j6_a_position_that_never_was(path: GatedPath, role: SampleRole, enemy: str) -> None:
     with unharmed(path, role, victim=path.point) as watch:
         with Channel.accept(enemy, path.pki) as channel:
             watch.secrets.append(channel.secret)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -172,9 +173,11 @@ def test_j11_a_flood_of_resumes(path: GatedPath, role: SampleRole, enemy: Path) 
     with unharmed(path, role) as watch:
         for _ in range(11):
             with dialled(path.channels, enemy) as link:
+                asked = time.monotonic()
                 link.sendall(resume(b"\0" + os.urandom(15), 1, os.urandom(32)))
                 answer = next_frame(link, in_handshake=True)
                 assert answer.fields["code"] == UNKNOWN_CHANNEL
+        assert time.monotonic() - asked >= 1, "from the eleventh on the answer is late"
         message = "a connection point keeps asking for channels that are not its own"
         assert path.gateway.wait_for_record(message)["level"] == "error"
         watch.expect("link refused", "unknown_channel", times=11)

@@ -227,6 +227,7 @@ def unharmed(
     assert "PRIVATE KEY" not in said, "U6: no secret"
     for secret in watch.secrets:
         assert secret.hex() not in said.lower(), "U6: no secret"
+        assert ", ".join(map(str, secret)) not in said, "U6: no secret"
     taken = requests(gateway.status()) - taken_before
     seen = role.status()["requests"]["echo"] - heard
     assert canary.sent == taken == seen, "U7: the role saw what the gateway took"

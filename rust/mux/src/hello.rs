@@ -264,6 +264,7 @@ mod tests {
             secret: Secret([3; 32]),
         };
         assert_eq!(HelloOk::decode(&ok.encode()[HEADER_BYTES..]), Ok(ok));
+        assert!(format!("{ok:?}").ends_with("secret: Secret(..) }"), "{ok:?}");
     }
 
     #[test]

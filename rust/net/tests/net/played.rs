@@ -66,6 +66,15 @@ pub(crate) async fn play_instance(
     test: &str,
     first: &[u8],
 ) -> (Channel, server::TlsStream<TcpStream>) {
+    play_instance_allowed(test, first, Limits::default()).await
+}
+
+/// The same for a connection point that allows the instance no more than `limits`.
+pub(crate) async fn play_instance_allowed(
+    test: &str,
+    first: &[u8],
+    limits: Limits,
+) -> (Channel, server::TlsStream<TcpStream>) {
     let pki = Pki::new(test);
     let (listener, address) = listener();
     let accepting = async {
@@ -84,7 +93,7 @@ pub(crate) async fn play_instance(
         link.write_all(&[&ok.encode()[..], first].concat()).await.unwrap();
         link
     };
-    let (established, link) = tokio::join!(pki.dial(address, "point"), accepting);
+    let (established, link) = tokio::join!(pki.dial_allowing(address, "point", limits), accepting);
     let (channel, driver) = Channel::start(established.unwrap(), &Arc::default()).unwrap();
     spawn_local(driver);
     (channel, link)

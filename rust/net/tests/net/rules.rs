@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use cmgmux_mux::frame::{EOM, FIN, kind};
+use cmgmux_mux::frame::{Control, EOM, FIN, kind};
 use cmgmux_mux::{Claim, Resume, Resumed};
-use cmgmux_net::{CloseCode, End, EndReason, Ledger, ResumeCode, StreamError, StreamKind};
-use tokio::io::AsyncWriteExt;
+use cmgmux_net::{
+    CloseCode, End, EndReason, Incoming, Ledger, Limits, ResumeCode, StreamCode, StreamError,
+    StreamKind,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::played::{Played, STREAM, close, frame, last_word, play_instance, proof, read_frame};
+use crate::played::{
+    Played, STREAM, close, frame, last_word, play_instance, play_instance_allowed, proof,
+    read_frame,
+};
 use crate::world::run;
 
 // R-HELLO-7
@@ -61,6 +67,55 @@ fn close_is_the_last_frame_and_ends_the_channel() {
         link.write_all(&close(CloseCode(14), "ours")).await.unwrap();
         let expected = EndReason::ClosedByPeer { code, text: "ours".to_owned() };
         assert_eq!(point.ended().await, expected);
+    });
+}
+
+/// The tickets that the other end has given, once it has answered everything said before.
+async fn tickets(link: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Option<u64> {
+    let mut tickets = None;
+    // What is due goes out behind the first answer.
+    for _ in 0..2 {
+        link.write_all(&frame(kind::PING, 0, 0, &[0; 8])).await.unwrap();
+        loop {
+            let (header, body) = read_frame(link).await.unwrap();
+            match Control::decode(&header, &body) {
+                Ok(Control::Pong { .. }) => break,
+                Ok(Control::Tickets { max_opens }) => tickets = Some(max_opens),
+                _ => {}
+            }
+        }
+    }
+    tickets
+}
+
+// R-TICKET-2
+#[test]
+fn i8_a_ticket_comes_back_with_the_end_of_a_handler_and_not_of_its_stream() {
+    const ALLOWED: u32 = 4;
+    // An id that has been used is used again.
+    const AGAIN: u32 = STREAM | 1 << 23;
+    run(async {
+        let limits = Limits { max_streams: ALLOWED, ..Limits::default() };
+        let (point, mut link) = play_instance_allowed("tickets", &[], limits).await;
+        let open = |stream: u32| {
+            let reset = frame(kind::RESET, 0, stream, &[&[1][..], &[0; 11]].concat());
+            [frame(kind::OPEN, 0, stream, b"\x01\0\0\0"), reset].concat()
+        };
+        let mut handlers = Vec::new();
+        for number in 0..ALLOWED {
+            link.write_all(&open(STREAM + number)).await.unwrap();
+            let Incoming { send, recv, .. } = point.accept().await.unwrap();
+            send.reset(StreamCode::CANCELLED);
+            handlers.push(recv);
+        }
+        assert_eq!(tickets(&mut link).await, None);
+        assert_eq!(point.stats().streams, 0, "all streams are over");
+        handlers.pop();
+        assert_eq!(tickets(&mut link).await, Some(u64::from(ALLOWED) + 1));
+        link.write_all(&open(AGAIN)).await.unwrap();
+        handlers.push(point.accept().await.unwrap().recv);
+        link.write_all(&open(AGAIN + 1)).await.unwrap();
+        assert_eq!(last_word(&mut link).await, CloseCode::OPEN_LIMIT);
     });
 }
 
