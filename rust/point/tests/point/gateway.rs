@@ -97,10 +97,15 @@ impl Gateway {
 
     /// Takes the next link, as an instance of `shards` shards.
     pub(crate) async fn link(&self, shards: u8) -> Link {
+        self.link_of_run(shards, Id([2; 16])).await
+    }
+
+    /// The same, as another run of the instance's process.
+    pub(crate) async fn link_of_run(&self, shards: u8, boot_id: Id) -> Link {
         let offer = self.offer().await.unwrap();
         let ordinal = offer.hello.ordinal;
         let established =
-            offer.accept(Limits::default(), shards, Id([2; 16]), Id::random()).await.unwrap();
+            offer.accept(Limits::default(), shards, boot_id, Id::random()).await.unwrap();
         let (channel, driver) = Channel::start(established, &Arc::default()).unwrap();
         let driver = spawn_local(async move {
             driver.await;

@@ -1,8 +1,10 @@
 //! Links to instances: what is published on them, and what happens when they fail.
 
+use std::time::Duration;
+
 use cmgmux_exchange::publication::PublicationAnswer;
-use cmgmux_net::{CloseCode, EndReason};
-use serde_json::json;
+use cmgmux_net::{CloseCode, End, EndReason, Id};
+use serde_json::{Value, json};
 
 use crate::gateway::Gateway;
 use crate::pki::Pki;
@@ -58,10 +60,33 @@ fn an_instance_that_dies_is_dialled_and_served_again() {
         stage.link.die();
         let link = stage.gateway.link(1).await;
         let _control = link.publication(|publication| answer(publication, &[])).await;
-        let mut exchange = link.open("GET", "/mp/x", cmgmux_net::End::Stream);
+        let mut exchange = link.open("GET", "/mp/x", End::Stream);
         let (mut connection, _) = stage.role.request().await;
         connection.answer("again").await;
         assert_eq!(exchange.answer().await.unwrap().text(), "again");
+    });
+}
+
+// R-HELLO-12
+#[test]
+fn a_channel_that_drains_outlives_a_new_run_of_its_instance() {
+    with_stage("upgrade", async |stage| {
+        stage.link.die();
+        let first = stage.gateway.link(2).await;
+        let second = stage.gateway.link(2).await;
+        let mut held = second.open("GET", "/held/x", End::Stream);
+        let (mut connection, _) = stage.role.request().await;
+        second.channel.drain(Duration::from_secs(3_600));
+        stage.point.until(|status| status["instances"][0]["channels_up"] == 1).await;
+        first.die();
+        let run = Id([9; 16]);
+        let _first = stage.gateway.link_of_run(2, run).await;
+        let is_new = |status: &Value| {
+            status["instances"][0]["channels"][0]["instance_boot_id"] == json!(run)
+        };
+        stage.point.until(is_new).await;
+        connection.answer("finished").await;
+        assert_eq!(held.answer().await.unwrap().text(), "finished");
     });
 }
 
@@ -108,9 +133,8 @@ fn an_instance_that_is_not_there_is_named_with_the_cause() {
         let settings = config(&pki, &gateway);
         drop(gateway);
         let point = Point::start(settings);
-        let is_tried = |status: &serde_json::Value| {
-            status["instances"][0]["channels"][0]["attempts"].as_u64() > Some(1)
-        };
+        let is_tried =
+            |status: &Value| status["instances"][0]["channels"][0]["attempts"].as_u64() > Some(1);
         let status = point.until(is_tried).await;
         let words = status["instances"][0]["channels"][0]["last_error"].as_str().unwrap();
         assert!(words.contains("refused"), "{words}");
@@ -141,9 +165,8 @@ fn there_are_as_many_channels_as_the_instance_has_shards() {
             let reason = link.channel.ended().await;
             assert!(matches!(reason, EndReason::ClosedByPeer { .. }), "{reason}");
         }
-        let is_alone = |status: &serde_json::Value| {
-            status["instances"][0]["channels"].as_array().unwrap().len() == 1
-        };
+        let is_alone =
+            |status: &Value| status["instances"][0]["channels"].as_array().unwrap().len() == 1;
         let status = point.until(is_alone).await;
         assert_eq!(status["state"], "connected");
 
