@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cmgmux_net::{Channel, CloseCode, End, Incoming, StreamCode};
@@ -9,7 +10,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
-use crate::clients::{exchange, get};
+use crate::clients::{exchange, get, read_answer};
 use crate::world::{World, answer, with_world};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2";
@@ -125,12 +126,12 @@ async fn loses_its_channel(
     client.write_all(request.as_bytes()).await.unwrap();
     has_it.notified().await;
     if begin_answer {
-        let (head, _) = crate::clients::read_answer(&mut client).await;
+        let (head, _) = read_answer(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 103"), "{head}");
     }
     let (_second, log) = connect_second(world).await;
     first.close(CloseCode::SHUTDOWN, "the test cuts it off");
-    let (head, _) = crate::clients::read_answer(&mut client).await;
+    let (head, _) = read_answer(&mut client).await;
     let log = log.borrow().clone();
     (head, log)
 }
@@ -145,6 +146,34 @@ fn a_safe_request_moves_when_its_channel_is_lost() {
             assert_eq!(log.len(), 1, "{log:?}");
         }
         assert_eq!(world.moved(), 3);
+    });
+}
+
+#[test]
+fn without_a_link_a_safe_request_moves_after_a_second_and_another_fails_after_fifteen() {
+    with_world(json!({}), |world| async move {
+        let mut taken = world.connect_and_hand_over().await;
+        let mut streams = Vec::new();
+        let mut clients = Vec::new();
+        for request in [get("/open"), post("once")] {
+            let mut client = world.client(None).await;
+            client.write_all(request.as_bytes()).await.unwrap();
+            streams.push(taken.recv().await.unwrap());
+            clients.push(client);
+        }
+        let (_second, log) = connect_second(&world).await;
+        world.cut_first_link();
+        let cut = Instant::now();
+        let (head, _) = read_answer(&mut clients[0]).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        assert!(cut.elapsed() >= Duration::from_secs(1));
+        assert_eq!((log.borrow().len(), world.moved()), (1, 1));
+        let (head, body) = read_answer(&mut clients[1]).await;
+        assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+        assert!(body.contains("its link was lost and has not been replaced yet"), "{body}");
+        assert!(cut.elapsed() >= Duration::from_secs(15));
+        assert_eq!((log.borrow().len(), world.moved()), (1, 1), "it is not sent twice");
+        assert_eq!(world.channels(), 2, "the channel still waits for a link");
     });
 }
 

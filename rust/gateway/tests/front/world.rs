@@ -1,9 +1,10 @@
 //! One instance with a connection point whose answers the test decides.
 
 use std::future::Future;
+use std::net::Shutdown;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,8 @@ pub(crate) struct World {
     folder: PathBuf,
     pub(crate) gateway: Gateway,
     client_ca: String,
+    /// A second descriptor of each connection point's socket.
+    links: Mutex<Vec<std::net::TcpStream>>,
 }
 
 impl World {
@@ -69,7 +72,8 @@ impl World {
         }
         let config: GatewayConfig = serde_json::from_value(config).unwrap();
         let gateway = Gateway::start(config).unwrap();
-        Self { folder, gateway, client_ca: client_ca.pem().certificate.clone() }
+        let client_ca = client_ca.pem().certificate.clone();
+        Self { folder, gateway, client_ca, links: Mutex::default() }
     }
 
     fn credentials(&self, name: &str) -> Credentials {
@@ -131,6 +135,9 @@ impl World {
         let roots = load_roots(FileSetting::new("gateway_ca", &ca)).unwrap();
         let tls = channel_dialer(&self.credentials(name), roots);
         let socket = TcpStream::connect(self.gateway.channel_address()).await.unwrap();
+        let socket = socket.into_std().unwrap();
+        self.links.lock().unwrap().push(socket.try_clone().unwrap());
+        let socket = TcpStream::from_std(socket).unwrap();
         let hello = Hello { limits: Limits::default(), instance: 0, ordinal: 0, boot_id: [7; 16] };
         let name = server_name("localhost", "name").unwrap();
         let established = greet(socket, tls, name, hello).await.unwrap();
@@ -169,9 +176,19 @@ impl World {
         channel
     }
 
+    /// Breaks the link of the connection point that came first. Nobody dials again.
+    pub(crate) fn cut_first_link(&self) {
+        self.links.lock().unwrap()[0].shutdown(Shutdown::Both).unwrap();
+    }
+
     /// Requests that moved to another connection point.
     pub(crate) fn moved(&self) -> u64 {
         self.gateway.status()["shards"][0]["requests_moved_total"].as_u64().unwrap()
+    }
+
+    /// Channels, with and without a link.
+    pub(crate) fn channels(&self) -> usize {
+        self.gateway.status()["channels"].as_array().unwrap().len()
     }
 
     /// The refusals counted so far under this code.
