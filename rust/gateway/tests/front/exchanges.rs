@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use cmgmux_exchange::code;
 use cmgmux_net::{End, Incoming, StreamCode, StreamError};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -228,6 +229,21 @@ fn i14_an_answer_that_breaks_a_rule_ends_its_exchange_alone() {
             assert_eq!(body, "ok", "{number}");
             assert_eq!(world.refusals("connection-point-bad-answer"), number as u64 + 1);
         }
+    });
+}
+
+#[test]
+fn i9_a_connection_point_that_is_silent_after_the_request_is_given_up() {
+    with_world(json!({}), |world| async move {
+        let mut streams = world.connect_and_hand_over().await;
+        let mut client = world.client(None).await;
+        client.write_all(get("/quick").as_bytes()).await.unwrap();
+        let mut stream = streams.recv().await.unwrap();
+        let (head, body) = read_answer(&mut client).await;
+        assert!(head.starts_with("HTTP/1.1 504") && body.contains("role-silent"), "{head}{body}");
+        let broken = std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
+        assert_eq!(broken, StreamError::Stopped(StreamCode(code::TIMED_OUT)));
+        assert_eq!(world.refusals("role-silent"), 1);
     });
 }
 

@@ -105,7 +105,7 @@ impl World {
     }
 
     /// Connects a connection point that publishes `/open` (no authentication), `/closed`
-    /// (certificate) and `/held`, and hands each exchange to `answer`.
+    /// (certificate), `/held` and `/quick`, which answers within 0.1 s, and hands each exchange to `answer`.
     pub(crate) async fn connect<F, A>(&self, answer: F) -> Channel
     where
         F: Fn(Incoming) -> A + 'static,
@@ -150,6 +150,7 @@ impl World {
                 "authentication": authentication,
                 "max_body_bytes": 100_000,
                 "hold": external == "/held",
+                "response_timeout_s": if external == "/quick" { 0.1 } else { 60.0 },
             }))
             .unwrap()
         };
@@ -157,6 +158,7 @@ impl World {
             mapping("/open", "none"),
             mapping("/closed", "certificate"),
             mapping("/held", "none"),
+            mapping("/quick", "none"),
         ];
         let roots = vec![self.client_ca.clone()];
         let publication = Publication::new(1, "NYC".to_owned(), mappings, roots);
