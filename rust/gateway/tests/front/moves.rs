@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cmgmux_net::{Channel, CloseCode, End, Incoming, StreamCode};
+use cmgmux_net::{Channel, CloseCode, End, Incoming, Service, StreamCode};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
@@ -174,6 +174,35 @@ fn without_a_link_a_safe_request_moves_after_a_second_and_another_fails_after_fi
         assert!(cut.elapsed() >= Duration::from_secs(15));
         assert_eq!((log.borrow().len(), world.moved()), (1, 1), "it is not sent twice");
         assert_eq!(world.channels(), 2, "the channel still waits for a link");
+    });
+}
+
+#[test]
+fn j7_a_channel_that_keeps_more_than_is_allowed_without_a_link_ends_at_once() {
+    const ALLOWED: u64 = 1 << 20;
+    with_world(json!({"max_detached_bytes": ALLOWED}), |world| async move {
+        let mut taken = world.connect_and_hand_over().await;
+        let body = "x".repeat(90_000);
+        let mut unread = Vec::new();
+        for _ in 0..24 {
+            let mut client = world.client(None).await;
+            client.write_all(post(&body).as_bytes()).await.unwrap();
+            unread.push((taken.recv().await.unwrap(), client));
+        }
+        let queued = || world.gateway.status()["channels"][0]["queued_bytes"].as_u64().unwrap();
+        while queued() <= ALLOWED {
+            tokio::task::yield_now().await;
+        }
+        world.cut_first_link();
+        for (_, client) in &mut unread {
+            let (head, body) = read_answer(client).await;
+            assert!(head.starts_with("HTTP/1.1 502"), "{head}");
+            assert!(body.contains("too much memory waited for links"), "{body}");
+        }
+        let status = world.gateway.status();
+        assert_eq!(status["channel_ends"]["crowded"], 1);
+        assert_eq!(status["detached_bytes"], 0);
+        assert_eq!(world.channels(), 0);
     });
 }
 
