@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cmgmux_mux::frame::{Control, EOM, FIN, kind};
 use cmgmux_mux::{Claim, Resume, Resumed};
 use cmgmux_net::{
@@ -67,6 +68,27 @@ fn close_is_the_last_frame_and_ends_the_channel() {
         link.write_all(&close(CloseCode(14), "ours")).await.unwrap();
         let expected = EndReason::ClosedByPeer { code, text: "ours".to_owned() };
         assert_eq!(point.ended().await, expected);
+    });
+}
+
+#[test]
+fn i7_a_peer_that_reads_nothing_is_sent_little_and_the_rest_stays_queued() {
+    const STREAMS: u32 = 200;
+    run(async {
+        let opens = (0..STREAMS).map(|number| frame(kind::OPEN, 0, STREAM + number, &[1, 0, 0, 0]));
+        let (point, _link) = play_instance("unread", &opens.flatten().collect::<Vec<_>>()).await;
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let mut incoming = point.accept().await.unwrap();
+            incoming.send.send(Bytes::from(vec![7; 32 * 1024]), End::None).unwrap();
+            streams.push(incoming);
+        }
+        assert_eq!(point.needs_link().await.code(), "silent");
+        let stats = point.stats();
+        // At most the least that is in flight on any link, and what small messages have beyond it.
+        assert!(stats.ring_bytes <= (256 + 64) * 1024, "{stats:?}");
+        let kept = stats.ring_bytes + stats.queued_bytes;
+        assert!(kept >= u64::from(STREAMS) * 32 * 1024, "{stats:?}");
     });
 }
 
