@@ -6,6 +6,7 @@ The names begin with the rows of the abuse cases that they carry out.
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -33,8 +34,11 @@ from tests.e2e.roles import SampleRole
 from tests.e2e.unharmed import unharmed
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.e2e.unharmed import Watch
 
 FIRST: Final = 1 << 31 | 1
 """The first stream of an instance."""
@@ -147,13 +151,22 @@ def test_a_broken_rule(path: GatedPath, role: SampleRole, enemy: str, case: str)
         watch.expect("channel has ended", COUNTED[code])
 
 
+@contextmanager
+def resumed(
+    path: GatedPath, enemy: str, watch: Watch, code: int, rx_pos: int
+) -> Iterator[ssl.SSLSocket]:
+    """The second link of a channel that has lost its first, with this answer to RESUME."""
+    with Channel.accept(enemy, path.pki) as channel:
+        watch.secrets.append(channel.secret)
+    with accepted(enemy, path.pki) as link:
+        epoch = next_frame(link, in_handshake=True).fields["epoch"]
+        link.sendall(frame("RESUMED", struct.pack("<IIQQ", code, epoch, rx_pos, 0)))
+        yield link
+
+
 def test_j6_a_position_that_never_was(path: GatedPath, role: SampleRole, enemy: str) -> None:
     with unharmed(path, role, victim=path.point) as watch:
-        with Channel.accept(enemy, path.pki) as channel:
-            watch.secrets.append(channel.secret)
-        with accepted(enemy, path.pki) as link:
-            epoch = next_frame(link, in_handshake=True).fields["epoch"]
-            link.sendall(frame("RESUMED", struct.pack("<IIQQ", ACCEPTED, epoch, 1 << 40, 0)))
+        with resumed(path, enemy, watch, ACCEPTED, 1 << 40) as link:
             assert last_word(link) == RESUME_RANGE
         watch.expect("channel has ended", COUNTED[RESUME_RANGE])
 
@@ -163,11 +176,7 @@ def test_a_channel_that_the_instance_has_forgotten(
 ) -> None:
     before = path.point.status()["links_failed"].get("not_resumed", 0)
     with unharmed(path, role, victim=path.point) as watch:
-        with Channel.accept(enemy, path.pki) as channel:
-            watch.secrets.append(channel.secret)
-        with accepted(enemy, path.pki) as link:
-            epoch = next_frame(link, in_handshake=True).fields["epoch"]
-            link.sendall(frame("RESUMED", struct.pack("<IIQQ", UNKNOWN_CHANNEL, epoch, 0, 0)))
+        with resumed(path, enemy, watch, UNKNOWN_CHANNEL, 0) as link:
             assert read_all(link) == b""
         watch.expect("channel has ended", "not_resumed")
     assert path.point.status()["links_failed"]["not_resumed"] == before + 1

@@ -143,11 +143,14 @@ def beyond_roles(point: Service) -> tuple[Status, int]:
 
     Those are kept for later exchanges, and closed at any time.
     """
-    while True:
+
+    def look() -> tuple[Status, int] | None:
         status, descriptors = point.status(), point.descriptors()
         connections = status["upstream"]["connections"]
-        if point.status()["upstream"]["connections"] == connections:
-            return status, descriptors - connections
+        is_same = point.status()["upstream"]["connections"] == connections
+        return (status, descriptors - connections) if is_same else None
+
+    return wait_until("connections to roles to stay as they are", look, watched=[point])
 
 
 def is_back(now: Status, baseline: Status) -> bool:

@@ -16,7 +16,7 @@ from cmgmux._supervisor import resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK_INTERVAL_S: Final = 5.0
+_LOOK_INTERVAL_S: Final = 5.0
 MAX_LOOKS_APART: Final = 128
 """Looks from one trim to the next in a process that has nothing to give back: 10 minutes."""
 _SPARE_BYTES: Final = 16 << 20
@@ -60,7 +60,7 @@ async def give_back() -> None:
         return
     trimmer = Trimmer(trim, lambda: resident_bytes(os.getpid()))
     while True:
-        await asyncio.sleep(LOOK_INTERVAL_S)
+        await asyncio.sleep(_LOOK_INTERVAL_S)
         trimmer.look()
 
 

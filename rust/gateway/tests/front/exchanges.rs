@@ -236,9 +236,7 @@ fn i14_an_answer_that_breaks_a_rule_ends_its_exchange_alone() {
 fn i9_a_connection_point_that_is_silent_after_the_request_is_given_up() {
     with_world(json!({}), |world| async move {
         let mut streams = world.connect_and_hand_over().await;
-        let mut client = world.client(None).await;
-        client.write_all(get("/quick").as_bytes()).await.unwrap();
-        let mut stream = streams.recv().await.unwrap();
+        let (mut client, mut stream) = world.ask(&mut streams, &get("/quick")).await;
         let (head, body) = read_answer(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 504") && body.contains("role-silent"), "{head}{body}");
         let broken = std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
@@ -251,9 +249,7 @@ fn i9_a_connection_point_that_is_silent_after_the_request_is_given_up() {
 fn a_client_that_leaves_ends_its_stream() {
     with_world(json!({}), |world| async move {
         let mut streams = world.connect_and_hand_over().await;
-        let mut client = world.client(None).await;
-        client.write_all(get("/held").as_bytes()).await.unwrap();
-        let mut stream = streams.recv().await.unwrap();
+        let (client, mut stream) = world.ask(&mut streams, &get("/held")).await;
         drop(client);
         let broken = std::future::poll_fn(|cx| stream.send.poll_broken(cx)).await;
         assert_eq!(broken, StreamError::Stopped(StreamCode(0x103)));
@@ -359,9 +355,7 @@ fn nobody_is_switched_who_did_not_ask() {
 fn a_client_that_leaves_after_a_switch_ends_its_stream() {
     with_world(json!({}), |world| async move {
         let mut streams = world.connect_and_hand_over().await;
-        let mut client = world.client(None).await;
-        client.write_all(ASK.as_bytes()).await.unwrap();
-        let mut stream = streams.recv().await.unwrap();
+        let (mut client, mut stream) = world.ask(&mut streams, ASK).await;
         let head = "HTTP/1.1 101 S\r\nupgrade: websocket\r\n\r\n";
         stream.send.send(Bytes::from_static(head.as_bytes()), End::Part).unwrap();
         assert!(read_answer(&mut client).await.0.starts_with("HTTP/1.1 101"));

@@ -153,22 +153,16 @@ fn a_safe_request_moves_when_its_channel_is_lost() {
 fn without_a_link_a_safe_request_moves_after_a_second_and_another_fails_after_fifteen() {
     with_world(json!({}), |world| async move {
         let mut taken = world.connect_and_hand_over().await;
-        let mut streams = Vec::new();
-        let mut clients = Vec::new();
-        for request in [get("/open"), post("once")] {
-            let mut client = world.client(None).await;
-            client.write_all(request.as_bytes()).await.unwrap();
-            streams.push(taken.recv().await.unwrap());
-            clients.push(client);
-        }
+        let (mut safe, _safe_stream) = world.ask(&mut taken, &get("/open")).await;
+        let (mut other, _other_stream) = world.ask(&mut taken, &post("once")).await;
         let (_second, log) = connect_second(&world).await;
         world.cut_first_link();
         let cut = Instant::now();
-        let (head, _) = read_answer(&mut clients[0]).await;
+        let (head, _) = read_answer(&mut safe).await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(cut.elapsed() >= Duration::from_secs(1));
         assert_eq!((log.borrow().len(), world.moved()), (1, 1));
-        let (head, body) = read_answer(&mut clients[1]).await;
+        let (head, body) = read_answer(&mut other).await;
         assert!(head.starts_with("HTTP/1.1 502"), "{head}");
         assert!(body.contains("its link was lost and has not been replaced yet"), "{body}");
         assert!(cut.elapsed() >= Duration::from_secs(15));
@@ -182,19 +176,17 @@ fn j7_a_channel_that_keeps_more_than_is_allowed_without_a_link_ends_at_once() {
     const ALLOWED: u64 = 1 << 20;
     with_world(json!({"max_detached_bytes": ALLOWED}), |world| async move {
         let mut taken = world.connect_and_hand_over().await;
-        let body = "x".repeat(90_000);
+        let request = post(&"x".repeat(90_000));
         let mut unread = Vec::new();
         for _ in 0..24 {
-            let mut client = world.client(None).await;
-            client.write_all(post(&body).as_bytes()).await.unwrap();
-            unread.push((taken.recv().await.unwrap(), client));
+            unread.push(world.ask(&mut taken, &request).await);
         }
         let queued = || world.gateway.status()["channels"][0]["queued_bytes"].as_u64().unwrap();
         while queued() <= ALLOWED {
             tokio::task::yield_now().await;
         }
         world.cut_first_link();
-        for (_, client) in &mut unread {
+        for (client, _) in &mut unread {
             let (head, body) = read_answer(client).await;
             assert!(head.starts_with("HTTP/1.1 502"), "{head}");
             assert!(body.contains("too much memory waited for links"), "{body}");

@@ -18,6 +18,7 @@ use cmgmux_net::tls::{
 use cmgmux_net::{Channel, End, Hello, Incoming, Limits, Service, StreamKind, greet};
 use rustls::ClientConfig;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
@@ -105,7 +106,8 @@ impl World {
     }
 
     /// Connects a connection point that publishes `/open` (no authentication), `/closed`
-    /// (certificate), `/held` and `/quick`, which answers within 0.1 s, and hands each exchange to `answer`.
+    /// (certificate), `/held` and `/quick`, which has to answer within 0.1 s, and hands each exchange to
+    /// `answer`.
     pub(crate) async fn connect<F, A>(&self, answer: F) -> Channel
     where
         F: Fn(Incoming) -> A + 'static,
@@ -123,6 +125,18 @@ impl World {
         })
         .await;
         streams
+    }
+
+    /// Sends a request on a connection of its own; gives that, and the stream by which the request came to
+    /// who has the exchanges.
+    pub(crate) async fn ask(
+        &self,
+        streams: &mut UnboundedReceiver<Incoming>,
+        request: &str,
+    ) -> (TlsStream<TcpStream>, Incoming) {
+        let mut client = self.client(None).await;
+        client.write_all(request.as_bytes()).await.unwrap();
+        (client, streams.recv().await.unwrap())
     }
 
     /// As [`connect`](Self::connect), for the connection point of this name: `cp1` or `cp2`.

@@ -199,7 +199,7 @@ fn a_quick_link_has_the_least_cap_and_is_full_with_it() {
     model.saturate(SECOND / 10);
     let used = model.saturate(SECOND);
     assert!(used.share >= 0.95, "{used:?}");
-    assert_eq!(model.flight.cap(), MIN_CAP);
+    assert_eq!(model.flight.cap(), 256 * 1024);
 }
 
 #[test]

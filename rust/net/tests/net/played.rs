@@ -12,7 +12,7 @@ use cmgmux_net::tls::{channel_acceptor, server_name};
 use cmgmux_net::{Channel, CloseCode, Hello, Ledger, Limits};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -60,6 +60,13 @@ pub(crate) async fn last_word(link: &mut (impl AsyncRead + Unpin)) -> CloseCode 
     }
 }
 
+/// The instance's end of the next link, after TLS.
+pub(crate) async fn accept_tls(pki: &Pki, listener: &TcpListener) -> server::TlsStream<TcpStream> {
+    let acceptor = channel_acceptor(&pki.credentials("server"), &pki.trust());
+    let (socket, _) = listener.accept().await.unwrap();
+    TlsAcceptor::from(acceptor).accept(socket).await.unwrap()
+}
+
 /// A connection point's channel, and the instance's end of its link, where HELLO has been read and
 /// `first` was sent behind HELLO_OK.
 pub(crate) async fn play_instance(
@@ -78,9 +85,7 @@ pub(crate) async fn play_instance_allowed(
     let pki = Pki::new(test);
     let (listener, address) = listener();
     let accepting = async {
-        let acceptor = channel_acceptor(&pki.credentials("server"), &pki.trust());
-        let (socket, _) = listener.accept().await.unwrap();
-        let mut link = TlsAcceptor::from(acceptor).accept(socket).await.unwrap();
+        let mut link = accept_tls(&pki, &listener).await;
         let (header, _) = read_frame(&mut link).await.unwrap();
         assert_eq!(header.kind, kind::HELLO);
         let ok = HelloOk {

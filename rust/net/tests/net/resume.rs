@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmgmux_mux::{Claim, Resume, Resumed};
-use cmgmux_net::tls::channel_acceptor;
 use cmgmux_net::{
     Arrival, CloseCode, End, EndReason, HandshakeError, LinkLoss, OpenError, ResumeCode,
     StreamError, StreamKind,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::spawn_local;
-use tokio_rustls::TlsAcceptor;
 
 use crate::pair::{World, resume};
-use crate::played::read_frame;
+use crate::played::{accept_tls, read_frame};
 use crate::relay::Cut;
 use crate::world::{DEADLINE, Lapse, Pki, arrival, both_ends, listener, read_all, run, run_within};
 
@@ -180,9 +178,7 @@ fn of_two_links_that_come_at_once_the_later_attempt_is_taken_in_whatever_order()
 async fn asked(world: &World, answer: impl Fn(Claim) -> Resumed) -> Result<(), HandshakeError> {
     let (listener, address) = listener();
     let answering = async {
-        let (socket, _) = listener.accept().await.unwrap();
-        let tls = channel_acceptor(&world.pki.credentials("server"), &world.pki.trust());
-        let mut link = TlsAcceptor::from(tls).accept(socket).await.unwrap();
+        let mut link = accept_tls(&world.pki, &listener).await;
         let (_, body) = read_frame(&mut link).await.unwrap();
         let answer = answer(Resume::decode(&body).unwrap().claim);
         link.write_all(&answer.encode()).await.unwrap();
