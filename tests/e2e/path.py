@@ -244,6 +244,14 @@ def read_past(connection: socket.socket, marker: bytes) -> bytes:
     return received
 
 
+def read_count(connection: socket.socket, count: int) -> None:
+    """Read `count` bytes, as fast as they come."""
+    while count > 0:
+        piece = connection.recv(min(count, 65_536))
+        assert piece, f"the connection ended with {count} bytes missing"
+        count -= len(piece)
+
+
 def read_to_broken_end(connection: ssl.SSLSocket) -> bytes:
     """Read until the connection breaks, which it must do without an end that looks clean."""
     received = b""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from tests.e2e.path import read_count
 from tests.e2e.processes import DEADLINE_S, HOST, Process, Service, free_address
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class Visit:
     def say(self, text: bytes) -> None:
         """Send something."""
         self._connection.sendall(text)
+
+    def hear(self, count: int) -> None:
+        """Read `count` bytes of the request's body."""
+        read_count(self._connection, count - len(self.head.partition(b"\r\n\r\n")[2]))
 
     def wait_until_released(self) -> None:
         """Wait for the test."""

@@ -5,20 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import ssl
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from tests.e2e.path import GatedPath, mapping, read_past, read_to_broken_end
-from tests.e2e.roles import MEBIBYTE
+from tests.e2e.path import GatedPath, mapping, read_count, read_past, read_to_broken_end
+from tests.e2e.processes import wait_until
+from tests.e2e.roles import MEBIBYTE, OddRole
+from tests.e2e.sockets import unread_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.e2e.roles import Files, Nginx, SampleRole
+    from tests.e2e.roles import Files, Nginx, SampleRole, Visit
 
 MAX_GROWTH_BYTES: Final = 32 * MEBIBYTE
+FAST_BYTES: Final = 64 * MEBIBYTE
+KIBIBYTE: Final = 1 << 10
+SEGMENT_BYTES: Final = 64 * KIBIBYTE
+"""What the kernel takes at a time on loopback, beyond twice the limit that a connection has."""
 READER_BYTES_PER_S: Final = 500_000
 BIG_REQUEST: Final = b"GET /files/sparse HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def settled(look: Callable[[], int]) -> int:
+    """Wait until `look` gives the same number twice, which is not 0."""
+    seen = 0
+
+    def look_again() -> int | None:
+        nonlocal seen
+        before, seen = seen, look()
+        return seen if seen == before != 0 else None
+
+    return wait_until("nothing moves any more", look_again)
 
 
 def test_memory_stays_flat_while_a_reader_sleeps_and_others_go_on(
@@ -61,6 +82,41 @@ def test_memory_stays_flat_while_a_reader_sleeps_and_others_go_on(
             ),
         )["channels"]
         assert channel["streams"] == 1, "the control stream"
+
+
+def test_the_kernel_holds_little_of_an_answer_that_a_fast_reader_takes_no_more(
+    tmp_path: Path, pki: Path, curl: str, nginx: Nginx
+) -> None:
+    mappings = [mapping("/files", nginx.address)]
+    with GatedPath(tmp_path, pki, curl, mappings).running() as path, path.connected() as reader:
+        reader.sendall(BIG_REQUEST)
+        read_count(reader, FAST_BYTES)
+        unread = settled(lambda: max(unread_bytes(remote=nginx.address)))
+        assert unread < 2 * 64 * KIBIBYTE + SEGMENT_BYTES
+
+
+def test_the_kernel_holds_little_of_a_request_that_a_fast_role_takes_no_more(
+    tmp_path: Path, pki: Path, curl: str
+) -> None:
+    def stop_in_mid_request(visit: Visit) -> None:
+        visit.hear(FAST_BYTES)
+        visit.wait_until_released()
+
+    with OddRole(stop_in_mid_request) as role:
+        mappings = [mapping("/role", role.address)]
+        with GatedPath(tmp_path, pki, curl, mappings).running() as path, path.connected() as writer:
+            length = b"Content-Length: 100000000"
+            writer.sendall(b"POST /role HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % length)
+            writer.setblocking(False)
+
+            def send_and_look() -> int:
+                with suppress(ssl.SSLWantWriteError):
+                    while writer.send(bytes(16_384)):
+                        pass
+                return max(unread_bytes(local=path.clients))
+
+            assert settled(send_and_look) < 2 * 128 * KIBIBYTE + SEGMENT_BYTES
+            role.release.release()
 
 
 def test_a_reader_that_sleeps_too_long_is_dropped(

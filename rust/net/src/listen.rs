@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -173,6 +174,20 @@ impl Acceptor {
 pub fn set_stream_options(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES)
+}
+
+/// Has connections on `socket` take about `bytes` more (the system's own cost included, twice that)
+/// while they are not read. `socket` is a connection, or a listener whose connections inherit the limit.
+///
+/// Without it the system gives a connection that was read fast up to `net.ipv4.tcp_rmem`, some MiB, and
+/// keeps that full when the reading stops: see [`set_stream_options`] for what then happens to all. A
+/// limit bounds the rate, too, to `bytes` for each round trip.
+///
+/// # Errors
+///
+/// The system's error.
+pub fn limit_receiving(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    SockRef::from(socket).set_recv_buffer_size(bytes)
 }
 
 /// Calls `accept` until it succeeds or cannot any more.
