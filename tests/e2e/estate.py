@@ -161,5 +161,5 @@ class Estate:
         admin = self._folder / f"{name}.sock"
         file = self._folder / f"{name}.toml"
         file.write_text(to_toml({"admin_socket": str(admin), **settings}))
-        arguments = [command, str(file), "--log-level=debug", "--grace-s=0.5"]
+        arguments = [command, str(file), "--log-level=debug", "--grace-s=2"]
         return self._stack.enter_context(Service(name, arguments, self._folder, admin)).started()

@@ -57,6 +57,7 @@ class GatedPath:
         """Prepare both with settings that go beyond those that they need; start nothing."""
         self.folder = folder
         self.pki = pki
+        self._grace_s = 0.5
         self.clients = free_address()
         self.channels = free_address()
         self._curl = Curl(curl, folder, pki / "gateway-ca.pem")
@@ -112,6 +113,12 @@ class GatedPath:
     def start_gateway(self, name: str = "gateway") -> Service:
         """Start the gateway instance, or start it again; wait until it serves."""
         return self._start(name, "gateway", self.gateway_settings).started()
+
+    def have_long_grace(self) -> None:
+        """Start the gateway again, with a grace that is longer than what a test waits for."""
+        self.gateway.kill()
+        self._grace_s = 3 * DEADLINE_S
+        self.start_gateway()
 
     def start_point(self) -> Service:
         """Start the connection point, or start it again; wait until it serves its status."""
@@ -197,7 +204,7 @@ class GatedPath:
     def _start(self, name: str, command: str, settings: Settings) -> Service:
         file = self.folder / f"{name}.toml"
         file.write_text(to_toml(settings))
-        arguments = [command, str(file), "--log-level=debug", "--grace-s=0.5"]
+        arguments = [command, str(file), "--log-level=debug", f"--grace-s={self._grace_s:g}"]
         admin = self.folder / str(settings["admin_socket"])
         service = self._stack.enter_context(Service(name, arguments, self.folder, admin))
         self._services[name] = service

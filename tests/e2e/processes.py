@@ -37,6 +37,7 @@ _STOP_TIMEOUT_S: Final = 10.0
 # Below the ports that the system gives to outgoing connections, so that none of those takes a port
 # that a restarted process wants back.
 _PORTS: Final = range(12_000, 32_000)
+_given: Final[set[int]] = set()
 
 
 class Process:
@@ -160,7 +161,7 @@ class Service(Process):
 
     def status(self) -> dict[str, Any]:
         """Its counters and state."""
-        return fetch_status(self._admin)
+        return fetch_status(self._admin, timeout_s=DEADLINE_S)
 
     def wait_for(self, what: str, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Wait until its status satisfies `condition`, and return that status."""
@@ -216,15 +217,18 @@ def wait_until(
 
 
 def free_address() -> str:
-    """Find a loopback address with a port that nobody uses at this moment."""
+    """Find a loopback address with a port that nobody uses and that was not given before."""
     while True:
         port = random.choice(_PORTS)  # noqa: S311 - no secret
+        if port in _given:
+            continue
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 candidate.bind((HOST, port))
             except OSError:
                 continue
+            _given.add(port)
             return f"{HOST}:{port}"
 
 

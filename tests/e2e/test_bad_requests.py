@@ -204,7 +204,7 @@ def test_slow_heads_and_bodies_get_408(
     tmp_path: Path, pki: Path, curl: str, nginx: Nginx, odd: OddRoles
 ) -> None:
     mappings = [mapping("/files", nginx.address), mapping("/silent", odd.silent.address)]
-    settings = {"head_timeout_s": 0.5, "stall_timeout_s": 0.5}
+    settings = {"head_timeout_s": 2.0, "stall_timeout_s": 2.0}
     with GatedPath(tmp_path, pki, curl, mappings, gateway=settings).running() as path:
         with counted(path, "head-timeout"):
             answer = path.say(b"GET /files/small HTTP/1.1\r\n")

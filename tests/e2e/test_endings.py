@@ -101,10 +101,15 @@ def test_a_signal_ends_the_role_and_the_clients_while_polls_are_held(
     check_unharmed(path)
 
 
-def test_an_answer_that_can_end_within_the_grace_does(
-    path: GatedPath, role: SampleRole, tmp_path: Path
-) -> None:
-    del tmp_path
+def test_a_gateway_with_nothing_under_way_does_not_use_up_its_grace(path: GatedPath) -> None:
+    path.have_long_grace()
+    path.wait_connected()
+    check_clean_end(path.gateway, signal.SIGTERM)
+
+
+def test_an_answer_that_can_end_within_the_grace_does(path: GatedPath, role: SampleRole) -> None:
+    path.have_long_grace()
+    path.wait_connected()
     with path.connected() as connection:
         connection.sendall(
             b"POST /role/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhe"
@@ -162,4 +167,4 @@ def test_a_connection_point_that_is_killed_breaks_answers(path: GatedPath) -> No
         path.start_point()
         received += len(read_to_broken_end(connection))
     assert received < 256 << 20
-    assert path.gateway.status()["broken_answers_total"] == 1
+    path.gateway.wait_for("a broken answer", lambda status: status["broken_answers_total"] == 1)

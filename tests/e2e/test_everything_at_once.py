@@ -69,15 +69,16 @@ def test_nobody_waits_for_sleepers_or_for_bulk(tmp_path: Path, pki: Path, curl: 
             read_past(sleeper, b"\r\n\r\n")
 
         chunked = ("-X", "POST", "-H", "Transfer-Encoding: chunked")
-        # So slow that it is still under way when all have been notified.
-        slow = ("--limit-rate", "8M", "--upload-file", str(upload))
-        uploading = path.start_curl("/role/echo", *chunked, *slow)
+        # So slow that both are still under way when all have been notified.
+        patient = ("--max-time", str(int(2 * DEADLINE_S)))
+        slow = ("--limit-rate", "7M", "--upload-file", str(upload))
+        uploading = path.start_curl("/role/echo", *chunked, *patient, *slow)
         path.point.wait_for(
             "an upload under way",
             lambda status: status["exchanges"]["request_bytes"] > 4 * MEBIBYTE,
         )
         downloading = path.start_curl(
-            f"/role/bytes?n={DOWNLOAD_BYTES}", "--no-buffer", "--limit-rate", "4M"
+            f"/role/bytes?n={DOWNLOAD_BYTES}", *patient, "--no-buffer", "--limit-rate", "2M"
         )
         wait_until(
             "a download under way", lambda: downloading.body.stat().st_size > MEBIBYTE or None
@@ -91,7 +92,10 @@ def test_nobody_waits_for_sleepers_or_for_bulk(tmp_path: Path, pki: Path, curl: 
 
         assert uploading.is_under_way(), "the held streams did not wait for the upload"
         assert downloading.is_under_way(), "nor for the download"
-        assert path.point.status()["exchanges"]["open"] == SLEEPERS + 2
+        path.point.wait_for(
+            "none but sleepers and bulk",
+            lambda status: status["exchanges"]["open"] == SLEEPERS + 2,
+        )
         growth = [
             end.memory_bytes("VmHWM") - start for end, start in zip(ends, before, strict=True)
         ]

@@ -71,8 +71,10 @@ def test_a_role_that_dies_in_mid_body_gives_a_broken_answer(
         answer = fetch.finish()
     assert answer.exit_status in (PARTIAL_FILE, RECEIVE_ERROR)
     assert answer.status == 200
-    assert path.gateway.status()["broken_answers_total"] == broken + 1
-    assert path.point.status()["exchanges"]["broken"] >= 1
+    path.gateway.wait_for(
+        "a broken answer", lambda status: status["broken_answers_total"] == broken + 1
+    )
+    path.point.wait_for("it is counted there, too", lambda status: status["exchanges"]["broken"])
 
 
 @pytest.mark.parametrize("name", ["half", "chunks"])

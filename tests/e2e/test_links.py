@@ -306,6 +306,7 @@ def test_a_hello_for_somebody_else_is_refused_with_its_code(
 
 # R-HELLO-6
 def test_a_gateway_that_is_stopping_takes_no_new_channel(path: GatedPath) -> None:
+    path.have_long_grace()
     with dialled(path.channels, path.pki) as link:
         path.gateway.signal(signal.SIGTERM)
         path.gateway.wait_for("it is draining", lambda status: status["state"] == "draining")

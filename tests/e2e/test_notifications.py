@@ -159,6 +159,7 @@ def test_five_thousand_are_notified_while_another_thousand_die(
         "/notifications", f"--clients={clients}", "--connect-rate-per-s=1000", *certificate(pki)
     )
     swarm.wait_holding(clients)
+    role.wait_for("all held", lambda status: status["held"] == clients)
     before = wait_settled(path, role)
     doomed = path.swarm(
         "/notifications",

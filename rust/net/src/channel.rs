@@ -199,7 +199,8 @@ pub(crate) struct Shared {
     pub(crate) ordinal: u8,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) since: Instant,
-    /// Notified when streams can be opened that could not before, and at the end.
+    /// Notified when streams can be opened that could not before, or none any more: one end drains, or
+    /// the channel has ended.
     pub(crate) tickets: Notify,
     /// Notified when the channel loses its link or gets one, and at the end.
     pub(crate) links: Notify,
@@ -360,8 +361,9 @@ impl Channel {
         })
     }
 
-    /// Waits until streams may be opened that could not before, or the channel ends. Take the
-    /// future before the failing [`try_open`](Self::try_open), so that nothing is missed between.
+    /// Waits until streams may be opened that could not before, or one end drains, or the channel ends.
+    /// Take the future before the failing [`try_open`](Self::try_open), so that nothing is missed
+    /// between.
     pub fn opens_possible(&self) -> impl Future<Output = ()> + '_ {
         self.shared.tickets.notified()
     }
@@ -397,6 +399,17 @@ impl Channel {
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.shared.with(|state| state.is_draining())
+    }
+
+    /// Waits until either end has asked for no more streams, or the channel has ended.
+    pub async fn drains(&self) {
+        loop {
+            let changed = self.opens_possible();
+            if self.shared.with(|state| state.ended.is_some() || state.is_draining()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// How long the channel has been without a link; `None` while it has one, and after its end.
@@ -502,6 +515,7 @@ impl Channel {
             state.core.go_away(CloseCode::SHUTDOWN, grace);
             ((), true)
         });
+        self.shared.tickets.notify_waiters();
     }
 
     /// Closes the channel at once; its streams end with an error on both sides.

@@ -216,7 +216,6 @@ impl Keeper {
                 plan: Arc::clone(&self.plan),
                 instance: Arc::clone(&self.instance),
                 channel: channel.clone(),
-                stop: stop.clone(),
             };
             self.shard.spawn(publisher.run());
         }

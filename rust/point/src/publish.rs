@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cmgmux_exchange::publication::{MessageReader, PublicationAnswer};
-use cmgmux_net::shard::StopSignal;
 use cmgmux_net::{Channel, End, OpenError, RecvStream, SendStream, StreamKind};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
@@ -23,12 +22,11 @@ pub(crate) struct Publisher {
     pub(crate) plan: Arc<Plan>,
     pub(crate) instance: Arc<Instance>,
     pub(crate) channel: Channel,
-    pub(crate) stop: StopSignal,
 }
 
 impl Publisher {
-    /// Publishes, and again if the control stream fails on a channel that lives. Ends with the
-    /// channel, and at a stop, so that the control stream does not keep a draining channel open.
+    /// Publishes, and again if the control stream fails on a channel that lives. Ends with the channel,
+    /// and when either end drains it, so that the control stream does not keep it open.
     pub(crate) async fn run(self) {
         let publishing = async {
             loop {
@@ -41,8 +39,7 @@ impl Publisher {
         };
         tokio::select! {
             biased;
-            () = self.stop.requested() => {}
-            reason = self.channel.ended() => debug!(%reason, "no more to publish to"),
+            () = self.channel.drains() => debug!("no more to publish to"),
             () = publishing => {}
         }
         self.instance.note_publication(Publication::Unsent);

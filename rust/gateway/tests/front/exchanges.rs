@@ -298,7 +298,7 @@ async fn switch(stream: Incoming, head: &'static str) {
 #[test]
 fn after_a_switch_bytes_pass_as_they_are_and_each_end_closes_for_itself() {
     // A held mapping has no limit on silence; the other timeouts must not count either.
-    with_world(json!({"stall_timeout_s": 0.2, "head_timeout_s": 0.2}), |world| async move {
+    with_world(json!({"stall_timeout_s": 1, "head_timeout_s": 1}), |world| async move {
         world
             .connect(|stream| {
                 switch(stream, "HTTP/1.1 101 S\r\nupgrade: websocket\r\nx: y\r\n\r\n")

@@ -246,7 +246,7 @@ fn a_client_that_resets_or_leaves_ends_its_streams() {
 
 #[test]
 fn stalled_clients_are_told_or_cut() {
-    with_world(json!({"stall_timeout_s": 0.3, "idle_timeout_s": 0.3}), |world| async move {
+    with_world(json!({"stall_timeout_s": 1.5, "idle_timeout_s": 1.5}), |world| async move {
         world.connect(ignore).await;
         let (mut client, connection) =
             h2::client::handshake(world.h2_client(None).await).await.unwrap();

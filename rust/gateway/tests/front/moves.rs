@@ -156,8 +156,8 @@ fn without_a_link_a_safe_request_moves_after_a_second_and_another_fails_after_fi
         let (mut safe, _safe_stream) = world.ask(&mut taken, &get("/open")).await;
         let (mut other, _other_stream) = world.ask(&mut taken, &post("once")).await;
         let (_second, log) = connect_second(&world).await;
-        world.cut_first_link();
         let cut = Instant::now();
+        world.cut_first_link();
         let (head, _) = read_answer(&mut safe).await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert!(cut.elapsed() >= Duration::from_secs(1));

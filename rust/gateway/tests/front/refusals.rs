@@ -111,7 +111,7 @@ fn without_a_connection_point_a_client_is_told_when_to_come_back() {
 
 #[test]
 fn slow_clients_are_told_or_closed() {
-    let settings = json!({"head_timeout_s": 0.3, "stall_timeout_s": 0.3, "idle_timeout_s": 0.3});
+    let settings = json!({"head_timeout_s": 1.5, "stall_timeout_s": 1.5, "idle_timeout_s": 1.5});
     with_world(settings, |world| async move {
         connect(&world).await;
         let mut slow_head = world.client(None).await;

@@ -104,19 +104,21 @@ struct Pacer {
 impl Pacer {
     fn run(self) {
         let mut next = self.first;
-        while !self.stop.is_requested() && self.end.is_none_or(|end| next < end) {
+        let is_before_the_end = |next| self.end.is_none_or(|end| next < end);
+        loop {
             let now = Instant::now();
-            if now < next {
-                thread::sleep((next - now).min(MAX_NAP));
-                continue;
-            }
             let mut due = 0;
-            while next <= now && self.end.is_none_or(|end| next < end) {
+            while next <= now && is_before_the_end(next) {
                 next += self.interval;
                 due += 1;
             }
             self.tally.requests_due(due);
             self.due.add_permits(usize::try_from(due).unwrap_or(usize::MAX));
+            // Only now: what was due before the stop counts, however late this thread is.
+            if self.stop.is_requested() || !is_before_the_end(next) {
+                break;
+            }
+            thread::sleep((next - now).min(MAX_NAP));
         }
         // What is due already is still sent.
         while !self.stop.is_requested() && self.due.available_permits() > 0 {

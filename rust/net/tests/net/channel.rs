@@ -142,6 +142,25 @@ fn a_draining_channel_ends_once_its_streams_have() {
     });
 }
 
+#[test]
+fn whoever_waits_for_a_ticket_hears_at_both_ends_that_the_channel_drains() {
+    with_channel("drains", |point, instance| async move {
+        // With a stream, so that it does not end.
+        let (mut send, _recv) = instance.try_open(StreamKind::Exchange).unwrap();
+        send.send(Bytes::from_static(b"x"), End::None).unwrap();
+        let _taken = point.accept().await.unwrap();
+        let waiting = [instance.opens_possible(), point.opens_possible()];
+        point.drain(Duration::from_secs(3_600));
+        tokio::join!(instance.drains(), point.drains());
+        for end in waiting {
+            end.await;
+        }
+        for end in [&instance, &point] {
+            assert_eq!(end.try_open(StreamKind::Exchange).unwrap_err(), OpenError::Draining);
+        }
+    });
+}
+
 // R-GOAWAY-6, R-GOAWAY-7
 #[test]
 fn a_stream_that_crosses_the_end_of_a_drained_channel_may_be_tried_elsewhere() {

@@ -37,7 +37,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 }
 
 /// Runs a test with everything set up. The role is at these mappings: `/mp` for clients with a
-/// certificate, `/open` for all, `/quick` with a response timeout of 50 ms, `/held` without any,
+/// certificate, `/open` for all, `/quick` with a response timeout of 500 ms, `/held` without any,
 /// `/small` for bodies of 10 bytes.
 pub(crate) fn with_stage<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Stage) -> F) {
     run(async {
@@ -49,7 +49,7 @@ pub(crate) fn with_stage<F: Future<Output = ()>>(name: &str, test: impl FnOnce(S
         config["mappings"] = json!([
             {"external": "/mp", "internal": internal},
             {"external": "/open", "internal": internal, "authentication": "none"},
-            {"external": "/quick", "internal": internal, "response_timeout_s": 0.05},
+            {"external": "/quick", "internal": internal, "response_timeout_s": 0.5},
             {"external": "/held", "internal": internal, "hold": true, "response_timeout_s": 0.05},
             {"external": "/small", "internal": internal, "max_body_bytes": 10},
         ]);
