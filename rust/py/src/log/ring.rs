@@ -11,7 +11,8 @@ use crate::mailbox::Mailbox;
 /// Log records of all services of the process, in order.
 ///
 /// One mailbox at a time hands them out: the oldest that is open. Records that find the ring full
-/// are counted instead, and one record reports their number once there is room.
+/// are counted instead, and one record reports their number once there is room. Half of the ring is
+/// kept from debug records, so that a flood of them hides nothing that matters.
 ///
 /// Lock order: a mailbox may hold its own lock while it takes from the ring, so the ring calls no
 /// mailbox while it holds its own.
@@ -37,7 +38,8 @@ impl LogRing {
     /// Keeps `record`, or counts it if there is no room.
     pub(crate) fn push(&self, record: LogRecord) {
         let mut state = self.state.lock();
-        if state.records.len() >= self.capacity {
+        let room = if record.level <= super::DEBUG { self.capacity / 2 } else { self.capacity };
+        if state.records.len() >= room {
             state.dropped += 1;
             return;
         }
@@ -168,6 +170,18 @@ pub(crate) mod tests {
         ring.push(record("d"));
         let report = "dropped log records because nobody took them {\"dropped\": Int(1)}";
         assert_eq!(messages(mailbox.take(9)), ["b {}", report, "d {}"]);
+    }
+
+    #[test]
+    fn a_flood_of_debug_records_leaves_room_for_the_others() {
+        let ring = Arc::new(LogRing::new(4));
+        let mailbox = Mailbox::open(Arc::clone(&ring)).unwrap();
+        for message in ["a", "b", "c", "d", "e"] {
+            ring.push(LogRecord { level: crate::log::DEBUG, ..record(message) });
+        }
+        ring.push(record("what matters"));
+        let report = "dropped log records because nobody took them {\"dropped\": Int(3)}";
+        assert_eq!(messages(mailbox.take(9)), ["a {}", "b {}", report, "what matters {}"]);
     }
 
     #[test]
